@@ -1,0 +1,87 @@
+# The one door. `make` alone prints every target; settings go behind it or into .env: make up PORT=8090 SLOTS=4
+
+-include .env
+PYTHON ?= python3
+PORT ?= 8080
+# docker where an engine with Compose answers, else native.
+STACK ?= $(shell docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1 && echo docker || echo native)
+export
+
+# No address of an index: whoever installs uses their own.
+LOCK = --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
+
+.DEFAULT_GOAL := help
+.PHONY: help up down status logs loadtest test check lock base-images clean
+
+help:  ## Print this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  here, STACK is $(STACK); PORT is $(PORT); make up STACK=native runs without Docker"
+
+up:  ## Set up what is missing, start the stack, return when it is ready
+	@$(MAKE) --no-print-directory up-$(STACK)
+
+up-docker:
+	@docker compose up --detach --build --wait || { \
+	  echo "Where no image registry can be reached: make base-images, or make up STACK=native" >&2; exit 1; }
+	@echo "ready: http://127.0.0.1:$(PORT)   try:"
+	@echo "  curl -i http://127.0.0.1:$(PORT)/jobs -d '{\"job\": \"primes\", \"args\": {\"limit\": 100000}}'"
+
+up-native:
+	@$(PYTHON) native/stack.py up
+
+down:  ## Drain and stop the stack; queued jobs stay on disk
+	@$(MAKE) --no-print-directory down-$(STACK)
+
+down-docker:
+	@docker compose down
+
+down-native:
+	@$(PYTHON) native/stack.py down
+
+status:  ## Tell what runs
+	@$(MAKE) --no-print-directory status-$(STACK)
+
+status-docker:
+	@docker compose ps
+	@curl -sS http://127.0.0.1:$(PORT)/readyz http://127.0.0.1:$(PORT)/stats
+
+status-native:
+	@$(PYTHON) native/stack.py status
+
+logs:  ## Follow the logs
+	@$(MAKE) --no-print-directory logs-$(STACK)
+
+logs-docker:
+	@docker compose logs --follow --tail 50
+
+logs-native:
+	@$(PYTHON) native/stack.py logs
+
+loadtest:  ## Send N=1000 jobs from CLIENTS=10 clients, follow each to its end (JOB=sleep ARGS='{}' FORM=jobs)
+	@$(MAKE) --no-print-directory loadtest-$(STACK)
+
+loadtest-docker:
+	@docker compose --profile load run --rm --build loadtest
+
+loadtest-native:
+	@$(PYTHON) native/stack.py setup
+	@URL=http://127.0.0.1:$(PORT) .venv/bin/python -m loadtest
+
+test:  ## Set up what is missing, run every test that this machine can run
+	@$(PYTHON) native/stack.py setup dev
+	@.venv/bin/python -m pytest $(TESTS)
+
+check:  ## Types, style and format
+	@$(PYTHON) native/stack.py setup dev
+	@.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy
+
+lock:  ## Renew the lock files in requirements/ from pyproject.toml
+	@uv pip compile $(LOCK) --extra supervise pyproject.toml -o requirements/service.txt
+	@uv pip compile $(LOCK) --group loadtest -o requirements/loadtest.txt
+	@uv pip compile $(LOCK) --group dev -o requirements/dev.txt
+
+base-images:  ## Build stand-ins for the base images from Debian packages (root, Debian)
+	@docker/base-images.sh
+
+clean:  ## Remove the native stack's virtual environment, logs and DATA (queued jobs too)
+	rm -rf .venv var

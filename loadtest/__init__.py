@@ -1,0 +1,18 @@
+"""Stormdrain's load generator: the original test script grown up. Start: `python -m loadtest run --help`.
+
+The map, in reading order:
+
+    __main__   which subcommand, which exit code
+    run        health check, submit, follow, report: the whole run on one page
+    submit     N requests from CLIENTS processes, each answer counted
+    follow     every accepted job to its end, or to the list of what is LOST
+    report     percentiles, the tally, the text and the JSON file
+    client     one client process and its keep-alive session: one submit, one look-up
+    answer     what one answer means: accepted, refused or unknown; in which state a job is
+    pool       the client processes: how they start, how they end
+    progress   a bar on a terminal, a quiet line in a log
+    settings   one frozen dataclass and its options: flag, environment variable, default, sentence
+    exits      the exit codes by name, and the error that ends a run with a sentence
+
+A new subcommand is one module with a `COMMAND`, and one line in `__main__.COMMANDS`.
+"""

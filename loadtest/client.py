@@ -1,0 +1,92 @@
+"""One client process and its keep-alive session: one submit, one look-up."""
+
+import json
+import time
+from multiprocessing.synchronize import Semaphore
+
+import requests
+
+from .answer import Answer, Sighting, blame, judge, sight
+from .exits import Unusable
+from .settings import JOBS, Settings
+
+JSON_BODY = {"Content-Type": "application/json"}
+
+
+def open_session() -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False  # else a proxy variable sends a loopback test through the proxy
+    return session
+
+
+def check_health(settings: Settings) -> None:
+    """One GET /healthz before any process is made; raises Unusable when the target does not answer."""
+    hint = "Start the stack with `make up`, or name another address in URL."
+    try:
+        with open_session() as session:
+            status = session.get(f"{settings.url}/healthz", timeout=settings.timeout).status_code
+    except requests.RequestException as error:
+        raise Unusable(f"Nothing answers at {settings.url} ({blame(error)[0]}). {hint}") from None
+    if status != 200:
+        raise Unusable(f"{settings.url}/healthz answered HTTP {status}, not 200. {hint}")
+
+
+class Client:
+    """What one client process holds."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.session = open_session()
+        self.job = json.dumps({"job": settings.job, "args": settings.args}).encode()
+
+    def submit(self, number: int) -> Answer:
+        began = time.perf_counter()
+        try:
+            id, reason, unknown = judge(self.send(number), self.expected(number))
+        except requests.RequestException as error:
+            id, (reason, unknown) = "", blame(error)
+        return Answer(time.perf_counter() - began, id, reason, unknown)
+
+    def send(self, number: int) -> requests.Response:
+        new = self.settings.form == JOBS
+        method, path = ("POST", "/jobs") if new else ("GET", "/")
+        body = self.job if new else json.dumps({"job_id": number}).encode()
+        # A followed redirect would send a GET that enqueues a second time.
+        return self.session.request(
+            method,
+            self.settings.url + path,
+            data=body,
+            headers=JSON_BODY,
+            timeout=self.settings.timeout,
+            allow_redirects=False,
+        )
+
+    def expected(self, number: int) -> tuple[int, str]:
+        """The status and, in the original form, the text of a job that was accepted."""
+        return (202, "") if self.settings.form == JOBS else (200, f"{number} add")
+
+    def look_up(self, id: str) -> Sighting:
+        try:
+            url = f"{self.settings.url}/jobs/{id}"
+            response = self.session.get(url, timeout=self.settings.timeout, allow_redirects=False)
+        except requests.RequestException as error:
+            return Sighting(id, problem=blame(error)[0])
+        return sight(id, response)
+
+
+_client: Client  # of this process, set by `start`
+
+
+def start(settings: Settings, ready: Semaphore) -> None:
+    """Runs once in each new client process."""
+    global _client
+    _client = Client(settings)
+    ready.release()
+
+
+def submit(number: int) -> Answer:
+    return _client.submit(number)
+
+
+def look_up(id: str) -> Sighting:
+    return _client.look_up(id)

@@ -1,0 +1,17 @@
+"""The exit codes by name, and the error that ends a run with a sentence."""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """What the caller (make, Compose, CI) can tell from the exit code alone."""
+
+    OK = 0  # every request succeeded, every accepted job has an end
+    LOST = 1  # at least one accepted job has no end: the promise is broken
+    UNUSABLE = 2  # a wrong setting, or no target: nothing was measured
+    REFUSED = 3  # requests failed, but nothing that was accepted is lost
+    STOPPED = 130  # Ctrl-C (128 + SIGINT, as shells say it), also used for SIGTERM
+
+
+class Unusable(Exception):
+    """Nothing can be measured; the message says why and what to do."""

@@ -1,0 +1,257 @@
+"""The stack without Docker: supervisord, which runs nginx and the forked server. `make up STACK=native` calls this.
+
+    up      set up what is missing, start, wait until it is ready
+    down    stop: drain, then end; nothing of the stack is left
+    status  what runs
+    logs    follow the logs
+    setup   only the virtual environment
+
+Only the standard library: this runs before anything is installed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import socket
+import string
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+VAR = Path(os.environ.get("VAR_DIR") or ROOT / "var").resolve()
+PORT = os.environ.get("PORT") or "8080"
+URL = f"http://127.0.0.1:{PORT}"
+
+READY_TIMEOUT = 60.0  # seconds
+STOP_MARGIN = 8  # seconds beyond DRAIN: the master's grace, and a little
+SOCKET_PATH_MAX = 107  # bytes, unix(7)
+LOG_MAX = "50MB"
+
+
+def fail(sentence: str) -> NoReturn:
+    sys.exit(f"stack: {sentence}")
+
+
+def say(sentence: str) -> None:
+    print(sentence, flush=True)
+
+
+def up() -> None:
+    if pid():
+        fail(f"it runs already, as process {pid()}: see `make status`, or stop it with `make down`")
+    check_port()
+    setup()
+    nginx = find_nginx() or install_nginx()
+    lay_out(nginx)
+    subprocess.run([venv("supervisord"), "-c", ROOT / "native/supervisord.conf"], env=environment(nginx), check=True)
+    wait_until_ready()
+    say(f'ready: {URL}   try:\n  curl -i {URL}/jobs -d \'{{"job": "primes", "args": {{"limit": 100000}}}}\'')
+
+
+def down() -> None:
+    running = pid()
+    if running is None:
+        return say("nothing runs")
+    supervisorctl("shutdown")
+    deadline = time.monotonic() + float(environment()["STOP_SECONDS"]) + 20
+    while pid() is not None:
+        if time.monotonic() > deadline:
+            fail(f"supervisord, process {running}, does not end: see {VAR}/log/")
+        time.sleep(0.05)
+    say("stopped")
+
+
+def status() -> None:
+    if pid() is None:
+        fail("nothing runs: start it with `make up`")
+    supervisorctl("status")
+    for path in ("/readyz", "/stats"):
+        say(f"{path} {answer(path)[1]}")
+
+
+def logs() -> None:
+    files = sorted((VAR / "log").glob("*.log"))
+    if not files:
+        fail("there are no logs yet: start the stack with `make up`")
+    with suppress(KeyboardInterrupt):
+        subprocess.run(["tail", "-n", "50", "-F", *files], check=False)
+
+
+def setup(*extra: str) -> None:
+    """The virtual environment, made or renewed when a lock file has changed."""
+    if sys.version_info < (3, 11):
+        fail(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: make up PYTHON=/path/to/python3")
+    locks = [ROOT / "requirements" / f"{name}.txt" for name in ("service", "loadtest", *extra)]
+    wanted = hashlib.sha256(b"".join(lock.read_bytes() for lock in locks) + sys.version.encode()).hexdigest()
+    stamp = VENV / f".stamp-{'-'.join(lock.stem for lock in locks)}"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    say("setting up .venv")
+    if not (VENV / "bin/python").exists() and subprocess.run([sys.executable, "-m", "venv", VENV]).returncode:
+        fail("a virtual environment cannot be made: on Debian, apt-get install python3-venv")
+    arguments = [argument for lock in locks for argument in ("-r", lock)]
+    subprocess.run([venv("pip"), "install", "-qq", "--require-hashes", *arguments], check=True)
+    stamp.write_text(wanted)
+
+
+def venv(program: str) -> Path:
+    return VENV / "bin" / program
+
+
+def find_nginx() -> str | None:
+    return shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+
+
+def install_nginx() -> str:
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        fail("nginx is missing: install it with your system's package manager, then run this again")
+    say("installing nginx")
+    with no_service_start():
+        for command in (["update"], ["install", "-y", "--no-install-recommends", "nginx"]):
+            done = subprocess.run(
+                ["apt-get", "-q", *command],
+                env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
+                capture_output=True,
+                text=True,
+            )
+            if done.returncode and command != ["update"]:
+                fail(f"nginx could not be installed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return find_nginx() or fail("nginx was installed, but is not in the PATH")
+
+
+@contextmanager
+def no_service_start() -> Iterator[None]:
+    """Debian starts what it installs; its nginx would take port 80. policy-rc.d is how it is told not to."""
+    policy = Path("/usr/sbin/policy-rc.d")
+    if policy.exists():
+        yield
+        return
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    try:
+        yield
+    finally:
+        policy.unlink()
+
+
+def check_port() -> None:
+    if not PORT.isdigit() or not 0 < int(PORT) < 65536:
+        fail(f"PORT is {PORT!r}: use a number from 1 to 65535")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", int(PORT)))
+        except OSError as error:
+            fail(f"port {PORT} cannot be had ({error.strerror}): choose another, for instance make up PORT=8090")
+
+
+def lay_out(nginx: str) -> None:
+    """The folders below VAR, and nginx's entry file, which it then checks."""
+    if len(str(VAR / "run/supervisor.sock.99999")) > SOCKET_PATH_MAX:
+        fail(f"{VAR} is too long a path for a socket: set VAR_DIR to a shorter folder")
+    for folder in ("run", "log", "data", "nginx"):
+        (VAR / folder).mkdir(parents=True, exist_ok=True)
+    VAR.chmod(0o700)  # whoever reaches the sockets is trusted
+    link_includes()
+    template = string.Template((ROOT / "nginx/native.conf").read_text())
+    values = {
+        "socket": VAR / "run/server.sock",
+        "address": "127.0.0.1",
+        "port": PORT,
+        # The sockets are open to one user only, and root's workers would be another.
+        "user": "user root;" if os.geteuid() == 0 else "",
+    }
+    (VAR / "nginx/nginx.conf").write_text(template.safe_substitute(values))
+    check = [nginx, "-t", "-q", "-p", f"{VAR}/nginx/", "-c", VAR / "nginx/nginx.conf"]
+    if subprocess.run(check, cwd=VAR / "nginx").returncode:
+        fail("nginx refuses its configuration, see above")
+
+
+def link_includes() -> None:
+    """nginx looks for an include beside its entry file. Links, so that an edit and a reload are enough."""
+    for include in set((ROOT / "nginx").glob("*.conf")) - {ROOT / "nginx/nginx.conf", ROOT / "nginx/native.conf"}:
+        link = VAR / "nginx" / include.name
+        link.unlink(missing_ok=True)
+        link.symlink_to(include)
+
+
+def environment(nginx: str = "") -> dict[str, str]:
+    drain = float(os.environ.get("DRAIN") or 20)
+    jobs = os.environ.get("JOBS_DIR")
+    return os.environ | {
+        "VAR": str(VAR),
+        "NGINX_PROGRAM": nginx,
+        "PATH": f"{VENV}/bin:{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *([str(Path(jobs).resolve())] if jobs else [])]),
+        "LISTEN": f"unix:{VAR}/run/server.sock",
+        "BACKLOG": os.environ.get("BACKLOG") or f"sqlite:{VAR}/data/backlog.db",
+        "STOP_SECONDS": str(int(drain) + STOP_MARGIN),
+        "SERVER_LOG": f"{VAR}/log/server.log",
+        "SERVER_LOG_MAX": LOG_MAX,
+    }
+
+
+def supervisorctl(*arguments: str) -> None:
+    command = [venv("supervisorctl"), "-c", ROOT / "native/supervisord.conf", *arguments]
+    subprocess.run(command, env=environment(), check=False)
+
+
+def pid() -> int | None:
+    """supervisord's process id, if it runs."""
+    with suppress(OSError, ValueError):
+        found = int((VAR / "run/supervisord.pid").read_text())
+        if b"supervisord" in Path(f"/proc/{found}/cmdline").read_bytes():
+            return found
+    return None
+
+
+def answer(path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(URL + path, timeout=3) as response:
+            return response.status, response.read().decode().strip()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode().strip()
+    except OSError as error:
+        return 0, str(error)
+
+
+def wait_until_ready() -> None:
+    deadline = time.monotonic() + READY_TIMEOUT
+    while answer("/readyz")[0] != 200:
+        if pid() is None or server_failed() or time.monotonic() > deadline:
+            give_up()
+        time.sleep(0.1)
+
+
+def server_failed() -> bool:
+    """The master gave up, and supervisord after it."""
+    log = VAR / "log/supervisord.log"
+    return "entered FATAL state" in log.read_text().rpartition("supervisord started")[2] if log.exists() else False
+
+
+def give_up() -> NoReturn:
+    for name in ("server", "nginx"):
+        log = VAR / f"log/{name}.log"
+        if log.exists():
+            lines = log.read_text(errors="replace").splitlines()[-15:]
+            say("\n".join([f"--- the last lines of {log}", *lines]))
+    if pid():
+        down()
+    fail("the stack did not get ready, see above")
+
+
+COMMANDS = {"up": up, "down": down, "status": status, "logs": logs, "setup": setup}
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+        sys.exit(f"{__doc__}")
+    COMMANDS[sys.argv[1]](*sys.argv[2:])

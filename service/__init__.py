@@ -1,0 +1,23 @@
+"""Stormdrain: takes a flood of job requests, puts each on disk, runs your functions at the machine's pace.
+
+Read the modules in the order a request meets them:
+
+    master      binds the port, forks the producers, keeps them alive, passes on the stop signal
+    producer    one forked process: serves HTTP and owns one consumer; start reading here
+    handlers    HTTP in, one backlog call, HTTP out
+    backlog/    where jobs wait: the contract in `base`, the engines beside it, `aio` for the event loop
+    consumer    claims as many jobs as there are free slots, settles each
+    executor    slots: an outcome comes out, never an exception
+    runner      what runs inside a slot's process, around your function
+    retry       pure: what follows this outcome of attempt n?
+
+and what all of them share:
+
+    job         Job, State with its diagram, outcomes
+    registry    @job(...): your functions by name; only what is registered can run
+    config      every setting, its default and its sentence
+    errors      what can be refused, each with its HTTP status
+    jobs/       the functions this deployment runs
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,15 @@
+"""Where jobs wait. `base` is the contract; one file per engine; `aio` is the event loop's way to any of them."""
+
+from service.backlog.base import Backlog
+
+
+def open_backlog(url: str) -> Backlog:
+    """Open `sqlite:path` or `memory:`. Call after the fork. Raises ConfigError, StoreError."""
+    scheme, _, path = url.partition(":")
+    if scheme == "memory":
+        from service.backlog.memory import MemoryBacklog
+
+        return MemoryBacklog()
+    from service.backlog.sqlite import SqliteBacklog
+
+    return SqliteBacklog(path)

@@ -1,0 +1,202 @@
+"""The event loop's way to any backlog: one thread that writes, one that reads, and group commit.
+
+While one commit is being flushed, requests gather; the next commit takes them all. A request that gets no place
+in a commit in time is withdrawn and refused, so that "not accepted" is true; once it is in one, it is waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from service.backlog.base import Backlog
+from service.errors import StoreBroken, StoreBusy
+from service.job import Claim, Job, Record, Running, Settlement, State
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+GROUP = 512  # writes in one commit at most, so that no request waits for a transaction without end
+BUSY_PAUSE = 0.05  # seconds before a store that somebody else holds is tried again
+
+
+@dataclass(slots=True, eq=False)
+class Write:
+    verb: str
+    argument: Any
+    future: asyncio.Future[Any]
+    deadline: float
+
+
+class AsyncBacklog:
+    def __init__(self, backlog: Backlog, commit_timeout: float, on_broken: Callable[[], None]) -> None:
+        """Call in the event loop. `on_broken` is called when the state of a commit is unknown."""
+        self._backlog, self._commit_timeout, self._on_broken = backlog, commit_timeout, on_broken
+        self._loop = asyncio.get_running_loop()
+        self._pending: list[Write] = []
+        self._changed = threading.Condition()
+        self._closing = False
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="backlog-reader")
+        self._writer = threading.Thread(target=self._write_forever, name="backlog-writer")
+        self._writer.start()
+        self._withdrawing = self._loop.call_later(commit_timeout / 4, self._withdraw)
+
+    @property
+    def durability(self) -> str:
+        return self._backlog.durability
+
+    async def put(self, job: Job) -> bool:
+        """Durable when it returns. Raises StoreBusy (not stored) or StoreBroken (unknown)."""
+        return await self._write("put", job)  # type: ignore[no-any-return]
+
+    async def settle(self, settlement: Settlement) -> bool:
+        return await self._write("settle", settlement)  # type: ignore[no-any-return]
+
+    async def claim(self, limit: int, worker: str) -> list[Claim]:
+        return await self._write("claim", (limit, worker))  # type: ignore[no-any-return]
+
+    async def extend(self, worker: str, lease: float) -> bool:
+        return await self._write("extend", (worker, lease))  # type: ignore[no-any-return]
+
+    async def sweep(self) -> int:
+        return await self._write("sweep", ())  # type: ignore[no-any-return]
+
+    async def ping(self) -> None:
+        """Returns when the store can be written. Raises StoreError."""
+        await self._write("ping", ())
+
+    async def get(self, id: str) -> Record | None:
+        return await self._read(self._backlog.get, id)
+
+    async def status(self) -> tuple[dict[State, int], float | None, list[str], list[Running]]:
+        """Counts by state, when the oldest claimable job was put, the workers, and what they run."""
+        return await self._read(self._status)
+
+    def _status(self) -> tuple[dict[State, int], float | None, list[str], list[Running]]:
+        b = self._backlog
+        return b.counts(), b.oldest(), b.workers(), b.running()
+
+    def wake_others(self) -> None:
+        self._backlog.wake_others()
+
+    def on_wake(self, wake: Callable[[], None]) -> None:
+        """Call `wake` whenever another process says that there is something to claim."""
+        fd = self._backlog.wake_fd()
+        if fd is not None:
+            self._loop.add_reader(fd, self._woken, fd, wake)
+
+    def _woken(self, fd: int, wake: Callable[[], None]) -> None:
+        os.read(fd, 65536)
+        wake()
+
+    async def close(self, worker: str) -> None:
+        """Commit what is pending, give back what this worker holds, let go of the store."""
+        fd = self._backlog.wake_fd()
+        if fd is not None:
+            self._loop.remove_reader(fd)
+        self._withdrawing.cancel()
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        await self._loop.run_in_executor(self._reader, self._writer.join)
+        await self._read(self._leave, worker)
+        self._reader.shutdown()
+
+    def _leave(self, worker: str) -> None:
+        try:
+            self._backlog.leave(worker)
+        except (StoreBusy, StoreBroken) as error:  # then the lock on our presence file tells the others
+            log.warning("what this producer held is left for the others to find: %s", error)
+        self._backlog.close()
+
+    async def _read(self, read: Callable[..., T], *arguments: Any) -> T:
+        return await self._loop.run_in_executor(self._reader, read, *arguments)
+
+    async def _write(self, verb: str, argument: Any) -> Any:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        write = Write(verb, argument, future, self._loop.time() + self._commit_timeout)
+        with self._changed:
+            self._pending.append(write)
+            self._changed.notify()
+        return await future
+
+    def _withdraw(self) -> None:
+        """Refuse what has waited too long for a place in a commit."""
+        now = self._loop.time()
+        with self._changed:
+            late = [write for write in self._pending if write.deadline <= now]
+            self._pending = [write for write in self._pending if write.deadline > now]
+        for write in late:
+            _answer(write, StoreBusy(f"no place in a commit within {self._commit_timeout:g} s"))
+        self._withdrawing = self._loop.call_later(self._commit_timeout / 4, self._withdraw)
+
+    # What follows runs in the writer thread.
+
+    def _write_forever(self) -> None:
+        while self._wait_for_pending():
+            taken: list[Write] = []
+            try:
+                with self._backlog.batch():
+                    taken = self._take()  # only now: whoever came while we waited for the lock is in
+                    answers = self._apply(taken)
+            except StoreBusy:
+                threading.Event().wait(BUSY_PAUSE)
+                continue
+            except Exception as error:
+                log.error("a commit failed: %s: %s", type(error).__name__, error)
+                broken = error if isinstance(error, StoreBroken) else StoreBroken(str(error))
+                self._loop.call_soon_threadsafe(self._fail, taken or self._take(), broken)
+                continue
+            self._loop.call_soon_threadsafe(_answer_all, taken, answers)
+
+    def _wait_for_pending(self) -> bool:
+        with self._changed:
+            while not self._pending and not self._closing:
+                self._changed.wait()
+            return bool(self._pending)
+
+    def _take(self) -> list[Write]:
+        with self._changed:
+            taken, self._pending = self._pending[:GROUP], self._pending[GROUP:]
+            return taken
+
+    def _apply(self, writes: list[Write]) -> list[Any]:
+        """Puts and settlements go as one call each; order between writes that nobody has been answered is free."""
+        answers: dict[Write, Any] = {}
+        for verb in ("put", "settle"):
+            group = [write for write in writes if write.verb == verb]
+            if group:
+                results = getattr(self._backlog, verb)([write.argument for write in group])
+                answers.update(zip(group, results, strict=True))
+        for write in writes:
+            if write.verb == "ping":
+                answers[write] = None
+            elif write not in answers:
+                answers[write] = getattr(self._backlog, write.verb)(*write.argument)
+        return [answers[write] for write in writes]
+
+    def _fail(self, writes: list[Write], error: StoreBroken) -> None:
+        for write in writes:
+            _answer(write, error)
+        self._on_broken()
+
+
+def _answer_all(writes: list[Write], answers: list[Any]) -> None:
+    for write, answer in zip(writes, answers, strict=True):
+        _answer(write, answer)
+
+
+def _answer(write: Write, answer: Any) -> None:
+    if write.future.done():  # whoever asked is gone
+        return
+    if isinstance(answer, Exception):
+        write.future.set_exception(answer)
+    else:
+        write.future.set_result(answer)

@@ -1,0 +1,68 @@
+"""The contract of a backlog, in words. tests/contract/ is the same contract as tests, run by every engine.
+
+Verbs block, and are narrow on purpose: async lives in one adapter, `aio`. The verbs that write come from one
+thread, those that read (get, counts, oldest, running, workers) from one other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from service.job import Claim, Job, Record, Running, Settlement, State
+
+
+class Backlog(Protocol):
+    durability: str
+    """What a put survives: "fsync" (a power cut), "memory" (nothing)."""
+
+    def batch(self) -> AbstractContextManager[None]:
+        """The verbs inside become durable together, when the block ends; if it raises, none of them happened.
+
+        Raises StoreBusy on entry when the store is locked by somebody else: nothing happened, try again."""
+
+    def put(self, jobs: Sequence[Job]) -> list[bool]:
+        """Queue jobs, durable when the batch ends. False for an id that is here already: it is not a second job."""
+
+    def claim(self, limit: int, worker: str) -> list[Claim]:
+        """queued → running for up to `limit` jobs: highest priority first, then oldest; each with a new fencing
+        token. Two workers never get the same job."""
+
+    def extend(self, worker: str, lease: float) -> bool:
+        """This worker lives, and keeps what it holds for another `lease` seconds of the boot clock.
+        False when it had no lease any more: what it held has been given to others."""
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        """running → the settlement's state. False where the token is stale: somebody else holds the job now."""
+
+    def sweep(self) -> int:
+        """What dead or hanging workers hold is queued again, attempt not counted; retries whose time has come can
+        be claimed. Returns how many jobs became claimable. Cheap when there is nothing to do."""
+
+    def leave(self, worker: str) -> None:
+        """This worker ends. What it still holds is queued again."""
+
+    def get(self, id: str) -> Record | None:
+        """The job as it stands."""
+
+    def counts(self) -> dict[State, int]:
+        """Jobs by state. Never a scan: the cost does not grow with the backlog."""
+
+    def oldest(self) -> float | None:
+        """When the job that waits longest was put, in seconds since the epoch; None when nothing can be claimed."""
+
+    def running(self) -> list[Running]:
+        """What every slot of every worker runs."""
+
+    def workers(self) -> list[str]:
+        """The workers that hold a lease."""
+
+    def wake_fd(self) -> int | None:
+        """A file descriptor that gets readable when another process calls wake_others, if there can be one."""
+
+    def wake_others(self) -> None:
+        """Tell the other processes on this backlog that there is something to claim."""
+
+    def close(self) -> None:
+        """Let go of everything held open."""

@@ -1,0 +1,162 @@
+"""The contract at its plainest: one process, lost at exit. The reference for the tests."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import msgspec
+
+from service.backlog.base import Backlog
+from service.job import Claim, Job, Record, Running, Settlement, State
+from service.retry import stamp
+
+
+@dataclass(slots=True)
+class Row:
+    job: Job
+    created_at: float
+    run_at: float
+    state: State = State.QUEUED
+    due: float | None = None  # boot clock; None: can be claimed
+    attempt: int = 0
+    crashes: int = 0
+    token: int = 0
+    worker: str | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    result: bytes | None = None
+    error: bytes | None = None
+    history: list[bytes] = field(default_factory=list)
+
+
+def boot_clock() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class MemoryBacklog(Backlog):
+    durability = "memory"
+
+    def __init__(self, clock: Callable[[], float] = boot_clock, wall: Callable[[], float] = time.time) -> None:
+        self._clock, self._wall = clock, wall
+        self._rows: dict[str, Row] = {}
+        self._leases: dict[str, float] = {}
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        yield
+
+    def put(self, jobs: Sequence[Job]) -> list[bool]:
+        return [self._put(job) for job in jobs]
+
+    def _put(self, job: Job) -> bool:
+        now = self._wall()
+        return self._rows.setdefault(job.id, row := Row(job, now, now)) is row
+
+    def claim(self, limit: int, worker: str) -> list[Claim]:
+        ready = sorted(self._ready(), key=lambda row: -row.job.priority)
+        return [self._claim(row, worker) for row in ready[:limit]]
+
+    def _ready(self) -> list[Row]:
+        return [row for row in self._rows.values() if row.state == State.QUEUED and row.due is None]
+
+    def _claim(self, row: Row, worker: str) -> Claim:
+        row.state, row.worker, row.started_at = State.RUNNING, worker, self._wall()
+        row.attempt += 1
+        row.token += 1
+        return Claim(row.job, row.token, row.attempt, row.crashes, row.started_at)
+
+    def extend(self, worker: str, lease: float) -> bool:
+        kept = worker in self._leases
+        self._leases[worker] = self._clock() + lease
+        return kept
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        return [self._settle(settlement) for settlement in settlements]
+
+    def _settle(self, s: Settlement) -> bool:
+        row = self._rows[s.id]
+        if row.state != State.RUNNING or row.token != s.token:
+            return False
+        row.state, row.attempt, row.crashes, row.worker = s.state, s.attempt, s.crashes, None
+        row.result, row.error = s.result, s.error
+        row.history.append(s.entry)
+        if s.state == State.QUEUED:
+            row.run_at = self._wall() + s.delay
+            row.due = self._clock() + s.delay if s.delay else None
+        else:
+            row.finished_at = self._wall()
+        return True
+
+    def sweep(self) -> int:
+        now = self._clock()
+        due = [row for row in self._rows.values() if row.due is not None and row.due <= now]
+        for row in due:
+            row.due = None
+        expired = [worker for worker, until in self._leases.items() if until < now]
+        return len(due) + sum(self._lost(worker, "its producer hung beyond its lease") for worker in expired)
+
+    def leave(self, worker: str) -> None:
+        self._lost(worker, "its producer ended")
+
+    def _lost(self, worker: str, reason: str) -> int:
+        self._leases.pop(worker, None)
+        held = [row for row in self._rows.values() if row.worker == worker]
+        for row in held:
+            entry = {
+                "attempt": row.attempt,
+                "worker": worker,
+                "started_at": stamp(row.started_at or 0.0),
+                "finished_at": stamp(self._wall()),
+                "outcome": "lost",
+                "reason": reason,
+                "cpu_seconds": None,
+            }
+            row.history.append(msgspec.json.encode(entry))
+            row.state, row.worker, row.attempt = State.QUEUED, None, row.attempt - 1
+        return len(held)
+
+    def get(self, id: str) -> Record | None:
+        row = self._rows.get(id)
+        if row is None:
+            return None
+        return Record(
+            row.job,
+            row.state,
+            row.attempt,
+            row.created_at,
+            row.run_at,
+            row.started_at,
+            row.finished_at,
+            row.result,
+            row.error,
+            b"[" + b",".join(row.history) + b"]",
+        )
+
+    def counts(self) -> dict[State, int]:
+        return {state: 0 for state in State} | Counter(row.state for row in self._rows.values())
+
+    def oldest(self) -> float | None:
+        return min((row.created_at for row in self._ready()), default=None)
+
+    def running(self) -> list[Running]:
+        return [
+            Running(row.worker, row.job.id, row.job.name, row.started_at or 0.0)
+            for row in self._rows.values()
+            if row.worker is not None
+        ]
+
+    def workers(self) -> list[str]:
+        return sorted(self._leases)
+
+    def wake_fd(self) -> int | None:
+        return None
+
+    def wake_others(self) -> None:
+        """There are none."""
+
+    def close(self) -> None:
+        self._rows.clear()

@@ -1,0 +1,88 @@
+"""One file per worker, beside the store: a FIFO that says "I live" and "wake up".
+
+Alive: the worker holds a flock on it. The kernel releases that at death, however it came, also when a whole
+container is killed; no clock is involved. (Slots are not forked from the worker, so they do not inherit the lock.)
+Awake: a byte written into it makes the worker look at the backlog. Both work across containers that share the
+volume, since they share the kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class Presence:
+    """Not here until `arrive`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._own: tuple[str, int] | None = None
+        self._others: dict[str, int] = {}
+
+    def arrive(self, worker: str) -> None:
+        """Show that this worker lives, until the process ends or leaves."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        unseen = self._folder / f".{worker}"
+        os.mkfifo(unseen, 0o660)
+        fd = os.open(unseen, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        # Named only once it is locked: a sweeper would take an unlocked one for dead.
+        unseen.rename(self._folder / worker)
+        self._own = worker, fd
+
+    def fileno(self) -> int | None:
+        return self._own[1] if self._own else None
+
+    @contextlib.contextmanager
+    def dead(self) -> Iterator[list[str]]:
+        """The workers that are dead. Held until the block ends, then forgotten unless it raised."""
+        held: dict[str, int] = {}
+        try:
+            for worker in self._names():
+                fd = self._lock(worker)
+                if fd is not None:
+                    held[worker] = fd
+            yield list(held)
+            for worker in held:
+                (self._folder / worker).unlink(missing_ok=True)
+        finally:
+            for fd in held.values():
+                os.close(fd)
+
+    def _names(self) -> list[str]:
+        own = self._own[0] if self._own else None
+        with contextlib.suppress(FileNotFoundError):
+            return [name for name in os.listdir(self._folder) if name != own and not name.startswith(".")]
+        return []
+
+    def _lock(self, worker: str) -> int | None:
+        try:
+            fd = os.open(self._folder / worker, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:  # somebody else has just buried it
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        return fd
+
+    def wake_others(self) -> None:
+        for name in self._names():
+            with contextlib.suppress(OSError):  # it has just died, or its FIFO is full and it will look anyway
+                fd = os.open(self._folder / name, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                try:
+                    os.write(fd, b"!")
+                finally:
+                    os.close(fd)
+
+    def leave(self) -> None:
+        if self._own:
+            worker, fd = self._own
+            (self._folder / worker).unlink(missing_ok=True)
+            os.close(fd)
+            self._own = None

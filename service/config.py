@@ -1,0 +1,93 @@
+"""Every setting: its environment variable, default, unit and sentence. `python -m service settings` prints them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+from service.errors import ConfigError
+
+
+def setting(default: Any, unit: str, sentence: str, minimum: float | None = None) -> Any:
+    return field(default=default, metadata={"unit": unit, "sentence": sentence, "minimum": minimum})
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The settings of one server. The environment variable of a field is its name in capitals."""
+
+    listen: str = setting(
+        "127.0.0.1:8000", "address", "Where the server listens: host:port, or unix:path for a socket file."
+    )
+    producers: int = setting(0, "processes", "Producer processes; 0 is one per core the cgroup allows.", 0)
+    jobs: str = setting("service.jobs", "module", "The module whose @job functions can be run.")
+    backlog: str = setting(
+        "sqlite:var/data/backlog.db",
+        "engine",
+        "Where jobs wait: sqlite:path, or memory: (one producer, lost at exit).",
+    )
+    slots: int = setting(20, "slots", "Jobs one producer runs at once.", 1)
+    slot_idle: float = setting(30.0, "seconds", "A slot that had nothing to do for this long is ended.", 0.1)
+    lease: float = setting(30.0, "seconds", "A producer that hangs for this long loses its jobs.", 1)
+    drain: float = setting(
+        20.0, "seconds", "At a stop, running jobs get this long; the rest goes back to the backlog.", 0
+    )
+    commit_timeout: float = setting(
+        5.0, "seconds", "A request that cannot be stored within this time is answered 503.", 0.1
+    )
+    body_max: int = setting(1 << 20, "bytes", "The largest request body.", 1024)
+    result_max: int = setting(1 << 20, "bytes", "The largest result of a job, as JSON.", 1024)
+    log_level: str = setting("info", "level", "debug, info, warning or error.")
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> Config:
+        """Read the environment. An empty variable counts as unset, since Compose passes those on.
+
+        Raises ConfigError with a sentence that names the variable."""
+        given = {f.name: _parse(f, env[f.name.upper()]) for f in fields(cls) if env.get(f.name.upper())}
+        return cls(**given)
+
+    def __post_init__(self) -> None:
+        if self.log_level not in ("debug", "info", "warning", "error"):
+            raise ConfigError(f"LOG_LEVEL is {self.log_level!r}: use debug, info, warning or error")
+        scheme, colon, path = self.backlog.partition(":")
+        if not colon or scheme not in ("sqlite", "memory") or (scheme == "sqlite") != bool(path):
+            raise ConfigError(f"BACKLOG is {self.backlog!r}: use sqlite:path or memory:")
+        if scheme == "memory" and self.producers != 1:
+            raise ConfigError("BACKLOG=memory: cannot be shared between processes: set PRODUCERS=1 with it")
+        parse_listen(self.listen)
+
+
+def parse_listen(listen: str) -> tuple[str, int]:
+    """(host, port) of `host:port`, or (path, 0) of `unix:path`. Raises ConfigError."""
+    host, _, port = listen.rpartition(":")
+    if host == "unix":
+        return port, 0
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigError(f"LISTEN is {listen!r}: use host:port, for instance 127.0.0.1:8000, or unix:path")
+    return host.strip("[]"), int(port)
+
+
+def _parse(field: Field[Any], text: str) -> Any:
+    default: Any = field.default
+    variable, kind = field.name.upper(), type(default)
+    try:
+        value = kind(text)
+    except ValueError:
+        wanted = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"{variable} is {text!r}: use {wanted} of {field.metadata['unit']}") from None
+    minimum = field.metadata["minimum"]
+    if minimum is not None and not minimum <= value < float("inf"):
+        raise ConfigError(f"{variable} is {text}: use at least {minimum:g} {field.metadata['unit']}")
+    return value
+
+
+def table() -> str:
+    """All settings as a Markdown table: the one place where they are documented."""
+    rows = [
+        f"| `{f.name.upper()}` | `{f.default}` | {f.metadata['unit']} | {f.metadata['sentence']} |"
+        for f in fields(Config)
+    ]
+    return "\n".join(["| variable | default | unit | meaning |", "|---|---|---|---|", *rows])

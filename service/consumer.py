@@ -1,0 +1,153 @@
+"""Claims as many jobs as there are free slots, settles each. A put wakes it; nothing is polled while all is well."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from service import registry, retry
+from service.backlog.aio import AsyncBacklog
+from service.errors import StoreError, UnknownJob
+from service.executor import Executor
+from service.job import Claim, Outcome, Raised, Returned
+
+log = logging.getLogger(__name__)
+
+LOOK = 1.0  # seconds between looks at the backlog when nobody wakes us: a lost wake-up costs no more than this
+SWEEP = 0.5  # seconds between looks for dead producers and jobs whose time has come; the promise is 2 s
+RETRY_STORE = 0.5  # seconds before a busy store is asked again
+
+
+class Consumer:
+    def __init__(self, backlog: AsyncBacklog, executor: Executor, worker: str, lease: float) -> None:
+        self._backlog, self._executor, self.worker, self._lease = backlog, executor, worker, lease
+        self._woken = asyncio.Event()
+        self._stopping = False
+        self._in_slots = 0  # claims whose outcome is still awaited
+        self._running: dict[str, asyncio.Task[None]] = {}  # by job id
+        self._loops: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Take the lease and begin to claim. Raises StoreError."""
+        await self._backlog.extend(self.worker, self._lease)
+        self._backlog.on_wake(self.wake)
+        self._loops = [
+            asyncio.create_task(self._forever(self._claim, 0.0)),
+            asyncio.create_task(self._forever(self._sweep, SWEEP)),
+            asyncio.create_task(self._forever(self._extend, self._lease / 3)),
+        ]
+
+    def wake(self) -> None:
+        """There may be something to claim. Where no slot is free, another producer may have one."""
+        if self._free > 0:
+            self._woken.set()
+        else:
+            self._backlog.wake_others()
+
+    @property
+    def _free(self) -> int:
+        return self._executor.slots - self._in_slots
+
+    async def _forever(self, turn: Callable[[], Awaitable[None]], pause: float) -> None:
+        while not self._stopping:
+            try:
+                await turn()
+            except StoreError as error:
+                log.warning("the backlog does not answer: %s", error)
+                await asyncio.sleep(RETRY_STORE)
+            await asyncio.sleep(pause)
+
+    async def _claim(self) -> None:
+        self._woken.clear()
+        free = self._free
+        claims = await self._backlog.claim(free, self.worker) if free > 0 else []
+        self._in_slots += len(claims)
+        for claim in claims:
+            self._running[claim.job.id] = asyncio.create_task(self._run(claim))
+        if len(claims) < free or not free:
+            await self._wait()
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(LOOK):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+
+    async def _run(self, claim: Claim) -> None:
+        try:
+            log.info("scheduling %s", label(claim))
+            try:
+                outcome, backoff = await self._outcome(claim)
+            finally:
+                self._in_slots -= 1
+                self._woken.set()
+            settlement = retry.settle(claim, outcome, self.worker, backoff)
+            while True:
+                try:
+                    settled = await self._backlog.settle(settlement)
+                    break
+                except StoreError as error:  # what a job came to is not given up; the lease decides in the end
+                    log.warning("settle: the backlog does not answer: %s", error)
+                    await asyncio.sleep(RETRY_STORE)
+            self._report(claim, outcome, settled)
+        finally:
+            del self._running[claim.job.id]
+
+    async def _outcome(self, claim: Claim) -> tuple[Outcome, float]:
+        try:
+            function = registry.find(claim.job.name)
+        except UnknownJob as error:
+            return Raised("UnknownJob", str(error), ""), 0.0
+        return await self._executor.run(claim, function), function.backoff
+
+    def _report(self, claim: Claim, outcome: Outcome, settled: bool) -> None:
+        word, reason = retry.describe(outcome)
+        if not settled:
+            log.warning("attempt %d of %s came too late: %s", claim.attempt, label(claim), word)
+        elif word == "succeeded":
+            log.info("Collected job: %s", label(claim))
+        else:
+            log.warning(
+                "attempt %d of %s: %s: %s",
+                claim.attempt,
+                label(claim),
+                word,
+                msgspec.json.encode(reason).decode(),
+            )
+
+    async def _sweep(self) -> None:
+        self._executor.retire()
+        if await self._backlog.sweep():
+            self._woken.set()
+            self._backlog.wake_others()
+
+    async def _extend(self) -> None:
+        if not await self._backlog.extend(self.worker, self._lease):
+            log.warning("this producer hung for more than its lease: its jobs were given to others")
+            for id in list(self._running):
+                self._executor.kill(id, Returned("the lease was lost"))
+
+    async def stop(self, drain: float) -> None:
+        """Claim no more; let what runs finish within `drain` seconds; give the rest back, attempt not counted."""
+        claiming, sweeping, extending = self._loops
+        self._stopping = True
+        self._woken.set()
+        await claiming  # not cancelled: the jobs of a claim under way would wait for our lease to end
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=drain)
+        self._executor.close("the producer stops")
+        if self._running:
+            await asyncio.wait(self._running.values())
+        for loop in (sweeping, extending):
+            loop.cancel()
+        await asyncio.gather(sweeping, extending, return_exceptions=True)
+
+
+def label(claim: Claim) -> str:
+    """What the log calls a job: its job_id argument, as JSON and so on one line, or its id."""
+    args = msgspec.json.decode(claim.job.args)
+    return msgspec.json.encode(args["job_id"]).decode() if args.get("job_id") is not None else claim.job.id

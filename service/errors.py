@@ -1,0 +1,113 @@
+"""What can go wrong, as classes: one root, each with its HTTP status; the docstring is the title.
+
+StormdrainError
+├── ConfigError            a setting or the jobs module is wrong: the process does not start
+├── Refused                the client's doing; nothing was stored
+│   ├── Malformed          400
+│   ├── NotFound           404
+│   │   └── UnknownJob     404, with the known names
+│   ├── WrongMethod        405, with the allowed ones
+│   ├── TooLarge           413
+│   ├── WrongContentType   415
+│   └── BadArguments       422
+└── StoreError             the backlog could not do it
+    ├── StoreBusy          503: not stored; try again
+    └── StoreBroken        503: the state of the last commit is unknown; this process ends
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class StormdrainError(Exception):
+    """Something went wrong"""
+
+    status = 500
+    slug = "internal"
+
+    def __init__(self, detail: str = "", **members: Any) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail
+        self.members = members
+
+    @property
+    def title(self) -> str:
+        return (type(self).__doc__ or "").strip()
+
+
+class ConfigError(StormdrainError):
+    """The configuration is wrong"""
+
+
+class Refused(StormdrainError):
+    """The request was refused"""
+
+    status = 400
+    slug = "refused"
+
+
+class Malformed(Refused):
+    """The request is not well formed"""
+
+    slug = "malformed"
+
+
+class NotFound(Refused):
+    """There is nothing here"""
+
+    status = 404
+    slug = "not-found"
+
+
+class UnknownJob(NotFound):
+    """No function is registered under this name"""
+
+    slug = "unknown-job"
+
+
+class WrongMethod(Refused):
+    """This method is not allowed here"""
+
+    status = 405
+    slug = "wrong-method"
+
+
+class TooLarge(Refused):
+    """The body is too large"""
+
+    status = 413
+    slug = "too-large"
+
+
+class WrongContentType(Refused):
+    """This content type is not accepted"""
+
+    status = 415
+    slug = "wrong-content-type"
+
+
+class BadArguments(Refused):
+    """The arguments do not fit"""
+
+    status = 422
+    slug = "bad-arguments"
+
+
+class StoreError(StormdrainError):
+    """The backlog could not store this"""
+
+    status = 503
+    slug = "store"
+
+
+class StoreBusy(StoreError):
+    """The backlog is busy: nothing was stored, try again"""
+
+    slug = "store-busy"
+
+
+class StoreBroken(StoreError):
+    """The backlog failed: whether this was stored is unknown"""
+
+    slug = "store-broken"

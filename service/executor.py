@@ -1,0 +1,185 @@
+"""Slots: an outcome comes out, never an exception.
+
+A slot is a ProcessPoolExecutor with one worker and one job in flight. In a pool of many, one worker that dies
+breaks every future of the pool, nothing has a time limit, and nothing that runs can be cancelled; in a slot the
+one to blame is known, to cancel is to kill, and neighbours share nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import forkserver
+
+from service import linux, runner
+from service.job import Claim, Crashed, Outcome, Returned, TimedOut
+from service.registry import Function
+
+log = logging.getLogger(__name__)
+
+START_AGAIN = 1.0  # seconds; a job that goes straight back would be claimed again at once, in a tight loop
+DEATH_TIMEOUT = 1.0  # seconds a killed process may take to be gone, as promised
+
+
+class ProcessSlot:
+    """One process that runs one job at a time. Start, run, run, …, kill."""
+
+    def __init__(self, jobs: str, result_max: int) -> None:
+        self._result_max = result_max
+        self._pool = ProcessPoolExecutor(
+            max_workers=1,
+            mp_context=multiprocessing.get_context("forkserver"),
+            initializer=runner.initialise,
+            initargs=(jobs,),
+        )
+        self.alive = True
+        self._killed_because: Outcome | None = None
+
+    def start(self) -> None:
+        """Blocks until the process is there. Raises BrokenExecutor when it cannot start."""
+        self._pid = self._pool.submit(os.getpid).result()
+        self._process = next(p for p in multiprocessing.active_children() if p.pid == self._pid)
+
+    async def run(self, claim: Claim, timeout: float) -> Outcome:
+        try:
+            future = asyncio.wrap_future(
+                self._pool.submit(runner.run, claim.job.name, claim.job.args, claim.attempt, self._result_max)
+            )
+            await asyncio.wait((future,), timeout=timeout)
+            if not future.done():
+                self.kill(TimedOut(timeout))
+            return runner.outcome(await asyncio.wait_for(future, DEATH_TIMEOUT if not self.alive else None))
+        except (BrokenExecutor, TimeoutError):
+            return self._post_mortem()
+
+    def kill(self, because: Outcome) -> None:
+        """End the process and everything it started; the job in it comes to `because`."""
+        self.alive = False
+        self._killed_because = self._killed_because or because
+        linux.kill_group(self._pid)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _post_mortem(self) -> Outcome:
+        killed_because = self._killed_because
+        self.kill(Returned("the slot is gone"))  # what the job started may still be there
+        if killed_because:
+            return killed_because
+        self._process.join(DEATH_TIMEOUT)
+        return Crashed(death(self._process.exitcode))
+
+
+def death(exitcode: int | None) -> str:
+    """Why a process died, in words. `exitcode` as multiprocessing has it: negative for a signal."""
+    if exitcode is None or exitcode == 255:  # 255: the fork server could not say, or os._exit(255)
+        return "the slot's process died (exit code 255 or unknown)"
+    if exitcode >= 0:
+        return f"the slot's process exited with code {exitcode}"
+    name = signal.Signals(-exitcode).name if -exitcode in signal.valid_signals() else f"signal {-exitcode}"
+    hint = " (probably out of memory, or killed by hand)" if exitcode == -signal.SIGKILL else ""
+    return f"the slot's process was killed by {name}{hint}"
+
+
+class ThreadSlot:
+    """One thread that runs one job at a time. It cannot be killed, only left to itself."""
+
+    def __init__(self, jobs: str, result_max: int) -> None:
+        self._result_max = result_max
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="slot")
+        self._ended: asyncio.Future[Outcome] | None = None
+        self.alive = True
+
+    def start(self) -> None:
+        """Nothing to wait for."""
+
+    async def run(self, claim: Claim, timeout: float) -> Outcome:
+        job = claim.job
+        self._ended = asyncio.get_running_loop().create_future()
+        work = asyncio.wrap_future(self._pool.submit(runner.run, job.name, job.args, claim.attempt, self._result_max))
+        await asyncio.wait((work, self._ended), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return runner.outcome(work.result())
+        self.kill(TimedOut(timeout))
+        return self._ended.result()
+
+    def kill(self, because: Outcome) -> None:
+        """Stop waiting for the job, which then comes to `because`; the thread goes on until its call ends."""
+        self.alive = False
+        if self._ended and not self._ended.done():
+            self._ended.set_result(because)
+        self._pool.shutdown(wait=False)
+
+
+Slot = ProcessSlot | ThreadSlot
+SLOT: dict[str, type[ProcessSlot] | type[ThreadSlot]] = {"process": ProcessSlot, "thread": ThreadSlot}
+
+
+class Executor:
+    """Up to `slots` jobs at once. Slots start on demand, and end when they had nothing to do for `idle` seconds."""
+
+    def __init__(self, jobs: str, slots: int, idle: float, result_max: int) -> None:
+        self.slots = slots
+        self._jobs, self._idle_limit, self._result_max = jobs, idle, result_max
+        self._idle: dict[str, list[tuple[float, Slot]]] = {kind: [] for kind in SLOT}
+        self._busy: dict[str, Slot] = {}  # by job id
+        # One long-lived thread, since forking takes 15 ms that the event loop does not have.
+        self._starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="slot-starter")
+
+    def prepare(self) -> None:
+        """Start the fork server. Call from the main thread, which lives as long as the process: the kernel ends
+        the fork server with the thread that started it."""
+        assert threading.current_thread() is threading.main_thread()
+        multiprocessing.set_forkserver_preload(["service.forkserver", "service.__main__", self._jobs])
+        forkserver.ensure_running()
+
+    async def run(self, claim: Claim, function: Function) -> Outcome:
+        """Run one claimed job to its end."""
+        try:
+            slot = await self._take(function.kind)
+        except (BrokenExecutor, OSError) as error:
+            log.error("a slot cannot start: %s", error)
+            await asyncio.sleep(START_AGAIN)
+            return Returned(f"a slot cannot start: {error}")
+        self._busy[claim.job.id] = slot
+        try:
+            return await slot.run(claim, claim.job.timeout)
+        finally:
+            del self._busy[claim.job.id]
+            self._give_back(function.kind, slot)
+
+    async def _take(self, kind: str) -> Slot:
+        if self._idle[kind]:
+            return self._idle[kind].pop()[1]
+        slot: Slot = SLOT[kind](self._jobs, self._result_max)
+        await asyncio.get_running_loop().run_in_executor(self._starter, slot.start)
+        return slot
+
+    def _give_back(self, kind: str, slot: Slot) -> None:
+        if slot.alive:
+            self._idle[kind].append((asyncio.get_running_loop().time(), slot))
+
+    def retire(self) -> None:
+        """End the slots that have been idle for too long; the most recently used stay."""
+        longest_ago = asyncio.get_running_loop().time() - self._idle_limit
+        for kind, idle in self._idle.items():
+            for since, slot in idle:
+                if since < longest_ago:
+                    slot.kill(Returned("idle"))
+            self._idle[kind] = [(since, slot) for since, slot in idle if slot.alive]
+
+    def kill(self, id: str, because: Outcome) -> bool:
+        """End the attempt that this job is in, if it runs here."""
+        slot = self._busy.get(id)
+        if slot:
+            slot.kill(because)
+        return slot is not None
+
+    def close(self, because: str) -> None:
+        """Kill every slot; the jobs in them come to Returned."""
+        for slot in [*self._busy.values(), *(slot for idle in self._idle.values() for _, slot in idle)]:
+            slot.kill(Returned(because))
+        self._starter.shutdown(wait=False, cancel_futures=True)

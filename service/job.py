@@ -1,0 +1,134 @@
+"""What travels, and what happened to it. Everything here is frozen.
+
+put ──► queued ──claim──► running ──settle──► succeeded
+          ▲                  │                failed      attempts or crashes are used up
+          │                  │                cancelled   somebody asked
+          └── retry, return, ┘                expired     not started by its deadline
+              or its producer died
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from uuid_utils import uuid7
+
+
+class State(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"  # the dead-letter list: attempts are used up, the reason is recorded
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+def new_id() -> str:
+    """A UUIDv7 (RFC 9562): unguessable, and in order of time, so that index pages are filled one by one."""
+    return str(uuid7())
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it is put. `args` is a JSON object in UTF-8; `timeout` is seconds for one attempt."""
+
+    id: str
+    name: str
+    args: bytes
+    timeout: float
+    attempts: int
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job as a consumer holds it. `token` is the fencing token: only its holder can settle the job."""
+
+    job: Job
+    token: int
+    attempt: int  # this one, counted from 1
+    crashes: int  # attempts that killed their slot, so far
+    started_at: float  # seconds since the epoch, for people; no deadline hangs on it
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A job as status pages show it. Times are seconds since the epoch; JSON columns are bytes as stored."""
+
+    job: Job
+    state: State
+    attempt: int
+    created_at: float
+    run_at: float
+    started_at: float | None
+    finished_at: float | None
+    result: bytes | None
+    error: bytes | None
+    history: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """One busy slot, as /stats shows it."""
+
+    worker: str
+    id: str
+    name: str
+    started_at: float
+
+
+# What an attempt came to. The executor returns one of these, never an exception.
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    result: bytes  # JSON
+    cpu_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """The function raised, or what it returned is not JSON."""
+
+    type: str
+    message: str
+    traceback: str
+    cpu_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """The slot's process died under the job."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut:
+    limit: float  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """Not the job's doing, a stop for instance: the attempt does not count."""
+
+    reason: str
+
+
+Outcome = Succeeded | Raised | Crashed | TimedOut | Returned
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What to record for a claim: the state that follows, and the line in the job's history."""
+
+    id: str
+    token: int
+    state: State
+    attempt: int  # as it shall stand afterwards: one less where the attempt does not count
+    crashes: int
+    entry: bytes  # JSON object, appended to the history
+    delay: float = 0.0  # seconds until the next attempt, when state is queued
+    result: bytes | None = None
+    error: bytes | None = None

@@ -1,0 +1,158 @@
+"""Binds the port, forks the producers, keeps them alive, passes on the stop signal, ends when they have ended.
+
+This is what tornado.process.fork_processes does for start(0), with what it leaves out: its parent forwards no
+signal (its children go on serving as orphans), restarts a crashing child at once and a hundred times, and then
+leaves the others behind. Nothing here may touch an event loop, a thread, a database or multiprocessing:
+the children would share it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from dataclasses import dataclass
+
+from tornado.netutil import bind_sockets, bind_unix_socket
+
+from service import linux, producer
+from service.config import Config, parse_listen
+from service.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+EXIT_BOOT = 3  # a producer cannot boot
+STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
+BOOT_FAILURES = 5  # in a row, before we give up; whoever runs us sees it, rather than a loop
+BACKOFF = 0.1  # seconds before a child that died young is forked again; doubled each time
+BACKOFF_MAX = 5.0
+YOUNG = 10.0  # seconds; a child that lived longer starts over without backoff
+GRACE = 5.0  # seconds beyond the drain time, before a child is killed
+QUEUE = 4096  # connections that may wait to be accepted; a unix socket refuses at once what is above that
+
+
+@dataclass(slots=True)
+class Child:
+    task: int
+    booted_fd: int
+    started: float
+    booted: bool = False
+
+
+class Master:
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._children: dict[int, Child] = {}  # by process id
+        self._due: dict[int, float] = {}  # task → when it is forked again
+        self._failures = 0  # boots in a row that failed
+        self._deaths: dict[int, int] = {}  # task → young deaths in a row
+        self._stopping_since: float | None = None
+        self._exit_code = 0
+
+    def run(self) -> int:
+        """Serve until a stop signal, or until a producer cannot boot; returns the exit code."""
+        assert threading.active_count() == 1, "a thread before the fork is half a thread in the child"
+        assert asyncio._get_running_loop() is None, "an event loop before the fork would be shared by all children"
+        sockets = bind(self._config.listen)
+        # Blocked before the fork, so that a signal in between is kept for whoever it is for, not lost.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS | {signal.SIGCHLD})
+        linux.adopt_orphans()
+        count = self._config.producers or linux.cores()
+        log.info("listening on %s with %d producers", self._config.listen, count)
+        for task in range(count):
+            self._fork(task, sockets)
+        while self._children or self._due:
+            self._turn(sockets)
+        self._end_orphans()
+        log.info("all producers have ended")
+        return self._exit_code
+
+    def _turn(self, sockets: list[socket.socket]) -> None:
+        info = signal.sigtimedwait(STOP_SIGNALS | {signal.SIGCHLD}, self._patience())
+        if info and info.si_signo in STOP_SIGNALS:
+            self._stop(0)
+        self._reap()
+        now = time.monotonic()
+        for task in [task for task, due in self._due.items() if due <= now]:
+            del self._due[task]
+            self._fork(task, sockets)
+        if self._stopping_since and now > self._stopping_since + self._config.drain + GRACE:
+            log.error("killing producers that did not stop in time")
+            for pid in self._children:
+                os.kill(pid, signal.SIGKILL)
+
+    def _patience(self) -> float:
+        """Seconds until there is something to do without a signal."""
+        now = time.monotonic()
+        return max(0.01, min([due - now for due in self._due.values()] + [1.0]))
+
+    def _fork(self, task: int, sockets: list[socket.socket]) -> None:
+        ours, theirs = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(ours)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+            linux.die_with_parent(signal.SIGTERM)  # which drains: a killed master leaves nobody serving
+            producer.boot(self._config, sockets, lambda: os.close(theirs) if os.write(theirs, b"!") else None)
+        os.close(theirs)
+        self._children[pid] = Child(task, ours, time.monotonic())
+
+    def _stop(self, exit_code: int) -> None:
+        self._due.clear()
+        if self._stopping_since is None:
+            self._stopping_since = time.monotonic()
+            self._exit_code = exit_code
+        for pid in self._children:
+            os.kill(pid, signal.SIGTERM)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid in self._children:
+                self._buried(pid, self._children.pop(pid), os.waitstatus_to_exitcode(status))
+
+    def _buried(self, pid: int, child: Child, exitcode: int) -> None:
+        booted = os.read(child.booted_fd, 1) == b"!"
+        os.close(child.booted_fd)
+        self._end_orphans()
+        if self._stopping_since is not None:
+            return
+        log.error("producer %d (process %d) ended with %d", child.task, pid, exitcode)
+        self._failures = 0 if booted else self._failures + 1
+        if self._failures >= BOOT_FAILURES:
+            log.error("a producer cannot boot: giving up")
+            self._stop(EXIT_BOOT)
+            return
+        young = time.monotonic() - child.started < YOUNG
+        deaths = self._deaths[child.task] = self._deaths.get(child.task, 0) + 1 if young else 0
+        pause = min(BACKOFF * 2 ** (deaths - 1), BACKOFF_MAX) if deaths else 0.0
+        self._due[child.task] = time.monotonic() + pause
+
+    def _end_orphans(self) -> None:
+        """A killed producer's slots end by themselves; what their jobs had started is adopted by us, and ended."""
+        for pid in linux.children():
+            if pid not in self._children:
+                linux.kill_group(pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def bind(listen: str) -> list[socket.socket]:
+    """Raises ConfigError when the address cannot be had."""
+    host, port = parse_listen(listen)
+    try:
+        if port == 0:
+            return [bind_unix_socket(host, mode=0o660, backlog=QUEUE)]
+        return bind_sockets(port, host, backlog=QUEUE)
+    except OSError as error:
+        raise ConfigError(f"LISTEN is {listen}, which cannot be bound: {error.strerror}") from error

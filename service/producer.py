@@ -1,0 +1,131 @@
+"""One forked process: serves HTTP, and owns one consumer with its slots.
+
+What happens, and why in this order:
+
+    1  open the backlog         after the fork: a connection carried across one corrupts the file
+    2  start the fork server    from the main thread, which lives longest
+    3  take the lease           before the first claim
+    4  listen                   last, so that whoever is answered is answered by all of this
+    5  tell the master          a child that never gets here cannot boot, and is not restarted for ever
+    6  wait for a stop signal   its handler only sets a flag
+    7  drain                    finish requests and jobs, give the rest back, leave no process behind
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+
+from service import registry
+from service.backlog import open_backlog
+from service.backlog.aio import AsyncBacklog
+from service.config import Config
+from service.consumer import Consumer
+from service.errors import ConfigError
+from service.executor import Executor
+from service.handlers import Server, application
+from service.job import new_id
+
+log = logging.getLogger(__name__)
+
+HEADER_MAX = 16 * 1024  # bytes
+# Seconds. Longer than nginx keeps an idle connection (nginx/upstream.conf): if we closed it first, a POST could
+# already be under way on it, and fail. Short enough to be rid of who sends headers or bodies drop by drop.
+IDLE_TIMEOUT = 10.0
+# Seconds nginx needs to let go of idle connections, once we answer with `Connection: close`.
+LET_GO = 2.5
+
+EXIT_BROKEN = 1
+
+
+def main(config: Config, sockets: list[socket.socket], booted: Callable[[], None]) -> int:
+    """Run one producer to its end; returns the exit code. `booted` is called once it serves."""
+    registry.load(config.jobs)
+    executor = Executor(config.jobs, config.slots, config.slot_idle, config.result_max)
+    executor.prepare()
+    return run_in_loop(Producer(config, executor).run(sockets, booted))
+
+
+def run_in_loop(work: Coroutine[Any, Any, int]) -> int:
+    """uvloop where it is installed: measured faster, see DECISIONS.md."""
+    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with contextlib.suppress(ImportError):
+        factory = importlib.import_module("uvloop").new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(work)
+
+
+class Producer:
+    def __init__(self, config: Config, executor: Executor) -> None:
+        self._config, self._executor = config, executor
+        self._stop = asyncio.Event()
+        self._broken = False
+
+    async def run(self, sockets: list[socket.socket], booted: Callable[[], None]) -> int:
+        config = self._config
+        worker = f"{socket.gethostname()}.{os.getpid()}.{new_id()[-6:]}"
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self._stop.set)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))  # blocked since before the fork
+
+        backlog = AsyncBacklog(open_backlog(config.backlog), config.commit_timeout, self._store_broke)
+        consumer = Consumer(backlog, self._executor, worker, config.lease)
+        await consumer.start()
+        server = Server(config, backlog, consumer)
+        http = HTTPServer(
+            application(server),
+            xheaders=True,  # nginx sets X-Real-IP, and nobody else reaches us
+            max_header_size=HEADER_MAX,
+            max_body_size=2 * config.body_max,  # above ours, which is refused with a problem, and below all reason
+            max_buffer_size=2 * config.body_max,
+            idle_connection_timeout=IDLE_TIMEOUT,
+            body_timeout=IDLE_TIMEOUT,
+        )
+        http.add_sockets(sockets)
+        booted()
+        log.info("serving as %s", worker)
+        await self._stop.wait()
+
+        log.info("draining: up to %g s for what runs", config.drain)
+        server.draining = True
+        http.stop()
+        await asyncio.gather(consumer.stop(config.drain), asyncio.sleep(LET_GO))
+        await http.close_all_connections()
+        await backlog.close(worker)
+        log.info("stopped")
+        return EXIT_BROKEN if self._broken else 0
+
+    def _store_broke(self) -> None:
+        """After an I/O error the state of the last commit is unknown: end this process; the next one reads
+        what is really on disk."""
+        self._broken = True
+        self._stop.set()
+
+
+def exit_now(code: int) -> None:
+    """Threads that were left to themselves would hold an ordinary exit for ever."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def boot(config: Config, sockets: list[socket.socket], booted: Callable[[], None]) -> None:
+    """What the forked child does. Never returns."""
+    try:
+        exit_now(main(config, sockets, booted))
+    except ConfigError as error:
+        log.error("%s", error)
+    except BaseException:
+        log.exception("the producer failed")
+    exit_now(EXIT_BROKEN)

@@ -1,0 +1,156 @@
+"""@job(...) registers a function under its name. Only what is registered can run."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+import msgspec
+
+from service.errors import BadArguments, ConfigError, UnknownJob
+
+NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
+KINDS = ("process", "thread")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A registered function. `timeout` and `backoff` are seconds; `backoff` doubles with every attempt."""
+
+    name: str
+    call: Callable[..., Any]
+    arguments: type[msgspec.Struct]
+    timeout: float
+    attempts: int
+    backoff: float
+    kind: str
+
+    def check(self, args: dict[str, Any]) -> None:
+        """Raises BadArguments when `args` do not fit the signature and its annotations."""
+        try:
+            msgspec.convert(args, self.arguments)
+        except msgspec.ValidationError as error:
+            raise BadArguments(f"{self.name}: {error}", job=self.name) from None
+
+
+_functions: dict[str, Function] = {}
+_attempt: ContextVar[int] = ContextVar("attempt")
+
+
+def attempt() -> int:
+    """Inside a job: the number of this attempt, from 1. Raises LookupError elsewhere."""
+    return _attempt.get()
+
+
+def call(name: str, args: dict[str, Any], attempt: int) -> Any:
+    """Run a function as attempt number `attempt`. Raises whatever it raises."""
+    token = _attempt.set(attempt)
+    try:
+        return find(name).call(**args)
+    finally:
+        _attempt.reset(token)
+
+
+@overload
+def job(function: F) -> F: ...
+@overload
+def job(
+    *,
+    name: str | None = None,
+    timeout: float = 60.0,
+    attempts: int = 3,
+    backoff: float = 1.0,
+    kind: str = "process",
+) -> Callable[[F], F]: ...
+def job(function: Any = None, **options: Any) -> Any:
+    """Register a function; it is returned unchanged.
+
+    timeout   seconds one attempt may take; its process is killed after that
+    attempts  how many attempts in all; then the job is failed
+    backoff   seconds before the second attempt; doubled each time, with jitter
+    kind      "process" (default): its own process, killed at the limit, can use a whole core.
+              "thread": for calls that only wait (network, disk). A thread cannot be killed: at the limit
+              the attempt is failed and the thread left to itself, so a hung call costs memory until it ends;
+              a crash takes the producer with it, and computing slows the intake.
+
+    Raises ConfigError, with a sentence, for what cannot be registered."""
+    if function is not None:
+        return _register(function, **options)
+    return lambda function: _register(function, **options)
+
+
+def _register(
+    function: F,
+    name: str | None = None,
+    timeout: float = 60.0,
+    attempts: int = 3,
+    backoff: float = 1.0,
+    kind: str = "process",
+) -> F:
+    name = name or function.__name__
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"job name {name!r}: use {NAME.pattern}")
+    if name in _functions and _functions[name].call is not function:
+        raise ConfigError(f"job {name!r} is registered twice")
+    if inspect.iscoroutinefunction(function):
+        raise ConfigError(f"job {name!r} is a coroutine function: jobs are plain functions")
+    if not timeout > 0 or attempts < 1 or backoff < 0 or kind not in KINDS:
+        raise ConfigError(f"job {name!r}: timeout > 0, attempts >= 1, backoff >= 0, kind one of {KINDS}")
+    arguments = _arguments(name, function)
+    _functions[name] = Function(name, function, arguments, float(timeout), attempts, float(backoff), kind)
+    return function
+
+
+def _arguments(name: str, function: Callable[..., Any]) -> type[msgspec.Struct]:
+    """The signature as a type that validates: unknown names are refused, annotations are checked."""
+    members: list[Any] = []
+    open_ended = False
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            open_ended = True
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
+            raise ConfigError(f"job {name!r}: {parameter} cannot be passed by name")
+        else:
+            kind = Any if parameter.annotation is parameter.empty else parameter.annotation
+            default = () if parameter.default is parameter.empty else (parameter.default,)
+            members.append((parameter.name, kind, *(_default(value) for value in default)))
+    try:
+        struct = msgspec.defstruct(name, members, kw_only=True, forbid_unknown_fields=not open_ended)
+        msgspec.json.schema(struct)
+    except TypeError as error:
+        raise ConfigError(f"job {name!r}: its annotations cannot be checked: {error}") from None
+    return struct
+
+
+def _default(value: Any) -> Any:
+    # A mutable default is only looked at here, never handed to the function.
+    return msgspec.field(default_factory=lambda: value)
+
+
+def load(module: str) -> None:
+    """Import the module that registers this deployment's functions. Raises ConfigError."""
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError(f"JOBS is {module!r}, which cannot be imported: {error}") from error
+    if not _functions:
+        raise ConfigError(f"JOBS is {module!r}, which registers no function: put @job above one")
+
+
+def find(name: str) -> Function:
+    """Raises UnknownJob with the known names."""
+    try:
+        return _functions[name]
+    except KeyError:
+        raise UnknownJob(f"no job is registered under {name[:64]!r}", known=names()) from None
+
+
+def names() -> list[str]:
+    return sorted(_functions)

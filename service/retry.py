@@ -1,0 +1,104 @@
+"""Pure: what follows this outcome of attempt n? No clock, no store; the dice are passed in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from random import random
+
+import msgspec
+
+from service.job import Claim, Crashed, Outcome, Raised, Returned, Settlement, State, Succeeded, TimedOut
+
+CRASHES = 3  # a job that kills its slot this often is failed, however many attempts are left
+BACKOFF_MAX = 3600.0  # seconds; beyond an hour a longer wait tells nobody anything
+
+
+def settle(
+    claim: Claim,
+    outcome: Outcome,
+    worker: str,
+    backoff: float,
+    now: float | None = None,
+    dice: Callable[[], float] = random,
+) -> Settlement:
+    """The settlement that follows. `backoff` is the function's, in seconds."""
+    attempt, crashes, state, delay, result = claim.attempt, claim.crashes, State.QUEUED, 0.0, None
+    match outcome:
+        case Succeeded():
+            state, result = State.SUCCEEDED, outcome.result
+        case Returned():
+            attempt -= 1
+        case _:
+            crashes += isinstance(outcome, Crashed)
+            if attempt >= claim.job.attempts or crashes >= CRASHES:
+                state = State.FAILED
+            else:
+                delay = wait(attempt, backoff, dice)
+    return Settlement(
+        id=claim.job.id,
+        token=claim.token,
+        state=state,
+        attempt=attempt,
+        crashes=crashes,
+        entry=history_entry(claim, outcome, worker, time.time() if now is None else now),
+        delay=delay,
+        result=result,
+        error=error_of(outcome),
+    )
+
+
+def wait(attempt: int, backoff: float, dice: Callable[[], float]) -> float:
+    """Exponential backoff, half of it jittered: jobs that failed together do not return together."""
+    ceiling: float = min(backoff * 2 ** min(attempt - 1, 32), BACKOFF_MAX)
+    return ceiling * (0.5 + dice() / 2)
+
+
+def describe(outcome: Outcome) -> tuple[str, str | None]:
+    """The outcome's word in the history, and its reason."""
+    match outcome:
+        case Succeeded():
+            return "succeeded", None
+        case Raised(type=kind, message=message):
+            return "raised", f"{kind}: {message}"
+        case Crashed(reason=reason):
+            return "crashed", reason
+        case TimedOut(limit=limit):
+            return "timed_out", f"over its limit of {limit:g} s"
+        case Returned(reason=reason):
+            return "returned", reason
+
+
+def error_of(outcome: Outcome) -> bytes | None:
+    """The `error` member of the job: {type, message, traceback}."""
+    error: dict[str, str | None]
+    match outcome:
+        case Succeeded() | Returned():
+            return None
+        case Raised(type=kind, message=message, traceback=traceback):
+            error = {"type": kind, "message": message, "traceback": traceback}
+        case _:
+            word, reason = describe(outcome)
+            error = {"type": word, "message": reason, "traceback": None}
+    return msgspec.json.encode(error)
+
+
+def history_entry(claim: Claim, outcome: Outcome, worker: str, now: float) -> bytes:
+    word, reason = describe(outcome)
+    return msgspec.json.encode(
+        {
+            "attempt": claim.attempt,
+            "worker": worker,
+            "started_at": stamp(claim.started_at),
+            "finished_at": stamp(now),
+            "outcome": word,
+            "reason": reason,
+            "cpu_seconds": getattr(outcome, "cpu_seconds", None),
+        }
+    )
+
+
+def stamp(seconds: float) -> str:
+    """RFC 3339 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

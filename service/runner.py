@@ -1,0 +1,89 @@
+"""What runs inside a slot's process, around your function.
+
+Only strings, bytes and numbers cross to the producer and back: an exception that cannot be unpickled there
+would break the slot, and a SystemExit would end the producer.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+import traceback
+from multiprocessing import parent_process
+from typing import Any
+
+from service import linux, registry
+from service.job import Raised, Succeeded
+
+TRACEBACK_MAX = 16_000  # characters; the end of it says what happened
+MESSAGE_MAX = 4_000  # characters
+
+Reply = tuple[bool, tuple[str, ...] | bytes, float]
+
+
+def initialise(jobs: str) -> None:
+    """Once per slot, before its first job."""
+    linux.leave_process_group()
+    # Handlers, not SIG_IGN: whatever the job starts would inherit that, and could not be stopped.
+    signal.signal(signal.SIGTERM, _ignore)
+    signal.signal(signal.SIGINT, _ignore)
+    linux.die_with_parent()
+    threading.Thread(target=_die_with_producer, name="watchdog", daemon=True).start()
+    registry.load(jobs)
+
+
+def _ignore(signum: int, frame: Any) -> None:
+    """The producer decides when a slot ends, and then it is killed."""
+
+
+def _die_with_producer() -> None:
+    # The fork server dies with the producer, and we with it; this also takes along what the job started.
+    producer = parent_process()
+    if producer is not None:
+        producer.join()
+    linux.kill_group(0)
+
+
+def run(name: str, args: bytes, attempt: int, result_max: int) -> Reply:
+    """(True, result as JSON, CPU seconds) or (False, (type, message, traceback), CPU seconds)."""
+    started = time.process_time()
+    try:
+        result = encode(registry.call(name, json.loads(args), attempt), result_max)
+        return True, result, time.process_time() - started
+    except BaseException as error:  # SystemExit and KeyboardInterrupt too: a job can only hurt itself
+        return False, describe(error), time.process_time() - started
+
+
+def encode(result: Any, result_max: int) -> bytes:
+    """Raises TypeError or ValueError, which fail the attempt, for what is not JSON or too large."""
+    encoded = json.dumps(result, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+    if len(encoded) > result_max:
+        raise ValueError(f"the result is {len(encoded)} bytes of JSON, above RESULT_MAX={result_max}")
+    return encoded
+
+
+def describe(error: BaseException) -> tuple[str, str, str]:
+    try:
+        message = str(error)
+    except Exception as second:  # a __str__ of the user's that raises
+        message = f"<its message could not be made: {type(second).__name__}>"
+    ours = error.__traceback__.tb_next if error.__traceback__ else None
+    lines = "".join(traceback.format_exception(type(error), error, ours.tb_next if ours else None))
+    return type(error).__name__, _clean(message[:MESSAGE_MAX]), _clean(lines[-TRACEBACK_MAX:])
+
+
+def _clean(text: str) -> str:
+    # A lone surrogate cannot be written as UTF-8.
+    return text.encode("utf-8", "replace").decode()
+
+
+def outcome(reply: Reply) -> Succeeded | Raised:
+    """The reply, as the producer sees it."""
+    succeeded, payload, cpu_seconds = reply
+    if succeeded:
+        assert isinstance(payload, bytes)
+        return Succeeded(payload, cpu_seconds)
+    kind, message, lines = payload
+    return Raised(str(kind), str(message), str(lines), cpu_seconds)
