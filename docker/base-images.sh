@@ -85,6 +85,23 @@ image_of() {
     esac
 }
 
+# ---- long commands ----
+
+# begin COMMAND...: starts it as a session of its own, so that all its processes can be ended
+# together, and so that a background apt or dpkg is not stopped for touching the terminal.
+begin() {
+    setsid "$@" </dev/null &
+    child=$!
+}
+
+# mmdebstrap gets the time to unmount and remove what it made.
+stop_child() {
+    trap '' TERM
+    kill -TERM -- "-$child" 2>/dev/null || true
+    wait "$child" || true
+    exit 130
+}
+
 # ---- what is here, and what a registry has ----
 
 is_here() { docker image inspect "$1" >/dev/null 2>&1; }
@@ -98,16 +115,15 @@ megabytes() { echo "$(($(docker image inspect --format '{{.Size}}' "$1") / 10000
 # The short limit is for the first word from a registry only: a slow line may take minutes for the
 # layers, and giving up on those would put a stand-in where the official image could be had.
 pull() {
-    local what=$1 image log=$tmp/$1.pull pull start=$SECONDS
+    local what=$1 image log=$tmp/$1.pull start=$SECONDS
     image=$(image_of "$what")
     [ "$image" != "$MACHINE" ] || return 1
-    timeout "$PULL_SECONDS" docker pull "$image" >"$log" 2>&1 &
-    pull=$!
-    until grep -q 'Pulling from' "$log" || ! kill -0 "$pull" 2>/dev/null; do
-        [ $((SECONDS - start)) -lt "$REGISTRY_SECONDS" ] || kill "$pull"
+    begin timeout "$PULL_SECONDS" docker pull "$image" >"$log" 2>&1
+    until grep -q 'Pulling from' "$log" || ! kill -0 "$child" 2>/dev/null; do
+        [ $((SECONDS - start)) -lt "$REGISTRY_SECONDS" ] || kill -TERM -- "-$child"
         sleep 0.1
     done
-    wait "$pull" || return 1
+    wait "$child" || return 1
     say "$image pulled, $(megabytes "$image"), $((SECONDS - start)) s"
 }
 
@@ -173,18 +189,20 @@ BUNDLE='
 # Imports from a file, not a pipe: a build that breaks off half-way must not become an image.
 # Check-Valid-Until is off because a mirror frozen in time serves lists that count as expired.
 build() {
-    local image=$1 package=$2 sources=$3 packages=$4 hook=$5 tar change changes=() suite
+    local image=$1 package=$2 sources=$3 packages=$4 hook=$5 tar log suite change changes=()
     shift 5
     for change; do changes+=(--change "$change"); done
     suite=$(echo "$sources" | awk '{ print $3; exit }')
     tar=$tmp/${image%%:*}.tar
-    mmdebstrap --quiet --variant=minbase --include="$packages" \
+    log=$tmp/${image%%:*}.log
+    begin mmdebstrap --quiet --variant=minbase --include="$packages" \
         --aptopt='Acquire::Check-Valid-Until "false"' \
         --essential-hook="upload $tmp/excludes /etc/dpkg/dpkg.cfg.d/excludes" \
         --essential-hook="$LOCAL_CERTIFICATES" --customize-hook="set -e; $hook" \
         --customize-hook="$BUNDLE" --customize-hook="$DROP_DOCS" \
-        "$suite" "$tar" "$sources" >"$tmp/${image%%:*}.log" 2>&1 || {
-        tail -n 30 "$tmp/${image%%:*}.log" >&2
+        "$suite" "$tar" "$sources" >"$log" 2>&1
+    wait "$child" || {
+        tail -n 30 "$log" >&2
         return 1
     }
     replace "$image" "$tar" "${changes[@]}"
@@ -225,32 +243,28 @@ build_and_say() {
 
 # ---- the steps ----
 
-# all COMMAND WHAT...: runs them side by side (two builds on two cores take two thirds of the time
-# that they take one after the other), and puts into `failed` those that did not succeed. Each is a
-# process group, so that all its children can be ended with it.
+# all COMMAND WHAT...: runs them side by side and puts into `failed` those that did not succeed (on
+# two cores the two builds take 36 s like this and at best 50 s in turn).
 all() {
     local command=$1 what
     local -A pids=()
     shift
     failed=()
     for what; do
-        "$command" "$what" &
+        { trap stop_child TERM; "$command" "$what"; } &
         pids[$what]=$!
-        groups+=($!)
     done
+    running=("${pids[@]}")
     for what; do
         wait "${pids[$what]}" || failed+=("$what")
     done
-    groups=()
+    running=()
 }
 
-# Ctrl-C must end the builds too, and mmdebstrap must get the time to unmount what it mounted.
+# Background jobs of a script do not feel Ctrl-C: without this the builds would go on.
 stop() {
-    local group
     trap '' INT TERM
-    for group in "${groups[@]}"; do
-        kill -TERM -- "-$group" 2>/dev/null || true
-    done
+    [ ${#running[@]} -eq 0 ] || kill -TERM "${running[@]}" 2>/dev/null || true
     wait
     exit 130
 }
@@ -268,8 +282,8 @@ done
 [ ${#wanted[@]} -gt 0 ] || exit 0
 timeout 10 docker info >/dev/null 2>&1 || die 'no Docker Engine answers: run docker/engine.sh first.'
 
-set -m
-groups=()
+running=()   # what `all` started
+child=       # what `begin` started, in each of these
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 trap stop INT TERM

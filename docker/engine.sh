@@ -12,6 +12,7 @@ set -euo pipefail
 
 MIN_COMPOSE=2.24.0   # compose.yaml says `env_file: required: false`; older ones refuse the whole file
 START_SECONDS=60     # dockerd is up in 2 s here; a slow disk with many old containers takes far longer
+GIVEN_WAY_SECONDS=5   # a second dockerd ends at once with "pid file found"; the first is then nearly up
 SUITES='trixie testing'   # where Compose v2 is packaged; bookworm's docker-compose is the old 1.29
 LOG=/var/log/dockerd.log
 
@@ -88,7 +89,7 @@ drop_stale_pid_file() {
 # clouds); where the "too big" answers get lost, downloads in containers and builds then hang.
 link_mtu() {
     local device
-    device=$(awk '$2 == "00000000" { print $1; exit }' /proc/net/route)
+    device=$(awk '$2 == "00000000" { print $1; exit }' /proc/net/route 2>/dev/null) || true
     cat "/sys/class/net/$device/mtu" 2>/dev/null || echo 1500
 }
 
@@ -103,14 +104,20 @@ start_engine() {
     drop_stale_pid_file /var/run/docker/containerd/containerd.pid containerd
     # A session of its own: Ctrl-C, or the end of the shell or CI step that ran this, must not end it.
     setsid dockerd --mtu "$(link_mtu)" </dev/null >>"$LOG" 2>&1 &
+    dockerd=$!
 }
 
 wait_for_engine() {
     local deadline=$((SECONDS + START_SECONDS))
     until engine_answers; do
+        # One that has ended will not come back. It may have given way to another that is starting.
+        if [ -n "$dockerd" ] && ! kill -0 "$dockerd" 2>/dev/null; then
+            dockerd=
+            deadline=$((SECONDS + GIVEN_WAY_SECONDS))
+        fi
         if [ "$SECONDS" -ge "$deadline" ]; then
             tail -n 20 "$LOG" >&2 || true
-            die "no Docker Engine answered within $START_SECONDS s; above is the end of its log."
+            die 'no Docker Engine came up; above is the end of its log.'
         fi
         sleep 0.5
     done
@@ -130,9 +137,9 @@ mirror() {
 # because a mirror frozen in time serves lists that count as expired. The sandbox user cannot enter
 # the temporary folder, which is root's alone.
 private_apt() {
-    local suite=$1 command=$2
-    shift 2
-    "$command" -qq \
+    local suite=$1
+    shift
+    apt-get -qq \
         -o Dir::Etc::SourceList="$tmp/$suite/sources.list" -o Dir::Etc::SourceParts=/dev/null \
         -o Dir::Etc::Preferences=/dev/null -o Dir::Etc::PreferencesParts=/dev/null \
         -o Dir::State::Lists="$tmp/$suite/lists" -o Dir::Cache="$tmp/$suite/cache" \
@@ -143,8 +150,8 @@ unpack_plugins() {
     local suite=$1 mirror=$2 deb
     mkdir -p "$tmp/$suite"/{lists,cache,tree}
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$tmp/$suite/sources.list"
-    private_apt "$suite" apt-get update || return 1
-    (cd "$tmp/$suite" && private_apt "$suite" apt-get download docker-compose docker-buildx) || return 1
+    private_apt "$suite" update || return 1
+    (cd "$tmp/$suite" && private_apt "$suite" download docker-compose docker-buildx) || return 1
     for deb in "$tmp/$suite"/*.deb; do
         dpkg -x "$deb" "$tmp/$suite/tree"
     done
@@ -183,6 +190,7 @@ if all_answer; then
 fi
 refuse_other_machines
 
+dockerd=   # the process that we started, if we did
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 

@@ -32,6 +32,7 @@ PORT = os.environ.get("PORT") or "8080"
 URL = f"http://127.0.0.1:{PORT}"
 
 READY_TIMEOUT = 60.0  # seconds
+PID_TIMEOUT = 5.0
 STOP_MARGIN = 8  # seconds beyond DRAIN: the master's grace, and a little
 SOCKET_PATH_MAX = 107  # bytes, unix(7)
 LOG_MAX = "50MB"
@@ -225,9 +226,11 @@ def answer(path: str) -> tuple[int, str]:
 
 
 def wait_until_ready() -> None:
-    deadline = time.monotonic() + READY_TIMEOUT
+    started = time.monotonic()
     while answer("/readyz")[0] != 200:
-        if pid() is None or server_failed() or time.monotonic() > deadline:
+        waited = time.monotonic() - started
+        # supervisord writes its pid file a moment after it has let go of us
+        if server_failed() or waited > READY_TIMEOUT or (waited > PID_TIMEOUT and pid() is None):
             give_up()
         time.sleep(0.1)
 

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 LOOK = 1.0  # seconds between looks at the backlog when nobody wakes us: a lost wake-up costs no more than this
 SWEEP = 0.5  # seconds between looks for dead producers and jobs whose time has come; the promise is 2 s
+WAKE_OTHERS = 0.01  # seconds; in a flood the others are told once in this time, not once for every job
 RETRY_STORE = 0.5  # seconds before a busy store is asked again
 
 
@@ -26,6 +27,7 @@ class Consumer:
         self._backlog, self._executor, self.worker, self._lease = backlog, executor, worker, lease
         self._woken = asyncio.Event()
         self._stopping = False
+        self._waking_others = False
         self._in_slots = 0  # claims whose outcome is still awaited
         self._running: dict[str, asyncio.Task[None]] = {}  # by job id
         self._loops: list[asyncio.Task[None]] = []
@@ -33,7 +35,7 @@ class Consumer:
     async def start(self) -> None:
         """Take the lease and begin to claim. Raises StoreError."""
         await self._backlog.extend(self.worker, self._lease)
-        self._backlog.on_wake(self.wake)
+        self._backlog.on_wake(self._woken.set)
         self._loops = [
             asyncio.create_task(self._forever(self._claim, 0.0)),
             asyncio.create_task(self._forever(self._sweep, SWEEP)),
@@ -41,11 +43,16 @@ class Consumer:
         ]
 
     def wake(self) -> None:
-        """There may be something to claim. Where no slot is free, another producer may have one."""
+        """There is something to claim. Where no slot is free, another producer may have one."""
         if self._free > 0:
             self._woken.set()
-        else:
-            self._backlog.wake_others()
+        elif not self._waking_others:
+            self._waking_others = True
+            asyncio.get_running_loop().call_later(WAKE_OTHERS, self._wake_others)
+
+    def _wake_others(self) -> None:
+        self._waking_others = False
+        self._backlog.wake_others()
 
     @property
     def _free(self) -> int:
