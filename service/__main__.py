@@ -6,8 +6,6 @@ import argparse
 import logging
 import sys
 
-EXIT_CONFIG = 2
-
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m service", description="Stormdrain's server.")
@@ -16,6 +14,9 @@ def main() -> int:
     commands.add_parser("settings", help="print every setting: variable, default, unit, meaning")
     command = parser.parse_args().command
     return serve() if command == "serve" else settings()
+
+
+EXIT_CONFIG = 2
 
 
 def serve() -> int:

@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 
 from service import linux, runner
 from service.job import Claim, Crashed, Outcome, Returned, TimedOut
@@ -138,16 +138,20 @@ class Executor:
         the fork server with the thread that started it."""
         assert threading.current_thread() is threading.main_thread()
         multiprocessing.set_forkserver_preload([*PRELOAD, self._jobs])
+        # Blocked in the fork server from its birth: a Ctrl-C while it boots would end it, and every job with it.
+        # The resource tracker comes first, since its start unblocks them.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         forkserver.ensure_running()
 
     async def run(self, claim: Claim, function: Function) -> Outcome:
         """Run one claimed job to its end."""
         try:
             slot = await self._take(function.kind)
-        except (BrokenExecutor, OSError) as error:
-            log.error("a slot cannot start: %s", error)
+        except Exception as error:  # whatever it is: the job did not run
+            log.error("a slot cannot start: %r", error)
             await asyncio.sleep(START_AGAIN)
-            return Returned(f"a slot cannot start: {error}")
+            return Returned(f"a slot cannot start: {error!r}")
         self._busy[claim.job.id] = slot
         try:
             return await slot.run(claim, claim.job.timeout)

@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 import msgspec
-from tornado.httputil import ParseBodyConfig, ParseMultipartConfig, set_parse_body_config
 from tornado.web import Application, HTTPError, RequestHandler
 
 from service import registry
@@ -120,28 +119,28 @@ def document(record: Record) -> dict[str, Any]:
 
 
 class Handler(RequestHandler):
-    server: Server
     methods: ClassVar[tuple[str, ...]] = ("GET", "HEAD")
 
-    def initialize(self, server: Server) -> None:
-        self.server = server
+    def initialize(self) -> None:
+        self.server: Server = self.application.settings["server"]
+        # Taken away, or Tornado would parse the body as a form before prepare() is asked.
+        content_type: str = self.request.headers.pop("Content-Type", "")
+        self.content_type = content_type.partition(";")[0].strip().lower()
 
     def set_default_headers(self) -> None:
         given = self.request.headers.get("X-Request-ID", "")
         self.request_id = given if ID.fullmatch(given) else uuid4().hex
         self.clear_header("Server")
         self.set_header("X-Request-ID", self.request_id)
+        if self.application.settings["server"].draining:
+            self.set_header("Connection", "close")  # nginx takes its next request to another producer
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Cache-Control", "no-store")
 
     def prepare(self) -> None:
         request_id.set(self.request_id)
-        if self.server.draining:
-            self.set_header("Connection", "close")  # nginx takes its next request to another producer
         if self.request.method not in self.methods:
-            allowed = ", ".join(self.methods)
-            self.set_header("Allow", allowed)
-            raise WrongMethod(f"{self.request.method} is not allowed here: use {allowed}")
+            raise WrongMethod(f"{self.request.method} is not allowed here: use {', '.join(self.methods)}")
         if len(self.request.body) > self.server.config.body_max:
             raise TooLarge(f"the body is above BODY_MAX={self.server.config.body_max} bytes")
 
@@ -158,8 +157,7 @@ class Handler(RequestHandler):
 
     def body(self, kind: type[msgspec.Struct]) -> Any:
         """The request's body. Raises WrongContentType, Malformed, BadArguments."""
-        content_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if content_type not in JSON_TYPES:
+        if self.content_type not in JSON_TYPES:
             raise WrongContentType("send application/json")
         return parse(self.request.body, kind)
 
@@ -188,6 +186,8 @@ class Handler(RequestHandler):
         self.set_header("Content-Type", "application/problem+json")
         if status == 503:
             self.set_header("Retry-After", "1")
+        if status == 405:
+            self.set_header("Allow", ", ".join(self.methods))
         problem = {"type": f"/problems/{slug}", "title": title, "status": status, "detail": detail}
         self.finish(msgspec.json.encode(problem | {"instance": self.request_id} | members) + b"\n")
 
@@ -287,19 +287,17 @@ class Nothing(Handler):
 
 
 def application(server: Server) -> Application:
-    set_parse_body_config(ParseBodyConfig(multipart=ParseMultipartConfig(enabled=False)))
-    shared = {"server": server}
     return Application(
         [
-            (r"/", Root, shared),
-            (r"/jobs", Jobs, shared),
-            (rf"/jobs/({JOB_ID})", JobById, shared),
-            (r"/stats", Stats, shared),
-            (r"/healthz", Health, shared),
-            (r"/readyz", Ready, shared),
+            (r"/", Root),
+            (r"/jobs", Jobs),
+            (rf"/jobs/({JOB_ID})", JobById),
+            (r"/stats", Stats),
+            (r"/healthz", Health),
+            (r"/readyz", Ready),
         ],
         default_handler_class=Nothing,
-        default_handler_args=shared,
+        server=server,
         log_function=_no_access_log,
     )
 

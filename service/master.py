@@ -129,6 +129,9 @@ class Master:
             return
         log.error("producer %d (process %d) ended with %d", child.task, pid, exitcode)
         self._failures = 0 if booted else self._failures + 1
+        if exitcode == producer.EXIT_CONFIG:
+            self._stop(exitcode)
+            return
         if self._failures >= BOOT_FAILURES:
             log.error("a producer cannot boot: giving up")
             self._stop(EXIT_BOOT)

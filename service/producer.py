@@ -46,6 +46,7 @@ IDLE_TIMEOUT = 10.0
 LET_GO = 2.5
 
 EXIT_BROKEN = 1
+EXIT_CONFIG = 2  # trying again cannot help: the master stops
 
 
 def main(config: Config, sockets: list[socket.socket], booted: Callable[[], None]) -> int:
@@ -126,6 +127,7 @@ def boot(config: Config, sockets: list[socket.socket], booted: Callable[[], None
         exit_now(main(config, sockets, booted))
     except ConfigError as error:
         log.error("%s", error)
+        exit_now(EXIT_CONFIG)
     except BaseException:
         log.exception("the producer failed")
     exit_now(EXIT_BROKEN)

@@ -29,6 +29,7 @@ def initialise(jobs: str) -> None:
     # Handlers, not SIG_IGN: whatever the job starts would inherit that, and could not be stopped.
     signal.signal(signal.SIGTERM, _ignore)
     signal.signal(signal.SIGINT, _ignore)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))  # blocked in the fork server
     linux.die_with_parent()
     threading.Thread(target=_die_with_producer, name="watchdog", daemon=True).start()
     registry.load(jobs)

@@ -1,0 +1,179 @@
+"""Starts, stops, crashes and restarts: real processes, real signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support import ROOT, Server, all_gone, descendants, server, wait_until
+
+
+def lines(server: Server, text: str) -> int:
+    return server.log.read_text().count(text)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_signal_lets_running_jobs_finish_and_leaves_nothing(tmp_path: Path, signum: int) -> None:
+    with server(tmp_path) as it:
+        running = it.submit("sleep", seconds=1.0, job_id=1)
+        it.wait_for(running, "running")
+        tree = descendants(it.process.pid)
+        assert it.stop(signum) == 0
+        wait_until(lambda: all_gone(tree), "every process has ended", 5)
+        it.start()
+        it.wait_until_ready()
+        job = it.job(running)
+        assert (job["state"], job["attempt"], len(job["history"])) == ("succeeded", 1, 1)
+
+
+def test_a_signal_to_the_whole_group_does_not_break_a_job(tmp_path: Path) -> None:
+    """Ctrl-C in a terminal, and supervisors that signal the group."""
+    with server(tmp_path) as it:
+        running = it.submit("sleep", seconds=1.0)
+        it.wait_for(running, "running")
+        os.killpg(it.process.pid, signal.SIGINT)
+        assert it.process.wait(30) == 0
+        it.start()
+        it.wait_until_ready()
+        assert [entry["outcome"] for entry in it.job(running)["history"]] == ["succeeded"]
+
+
+def test_what_does_not_fit_in_the_drain_time_goes_back_and_loses_no_attempt(tmp_path: Path) -> None:
+    with server(tmp_path, DRAIN="0.2") as it:
+        long = it.submit("sleep", seconds=60.0)
+        it.wait_for(long, "running")
+        assert it.stop() == 0
+        it.start()
+        it.wait_until_ready()
+        job = it.wait_for(long, "running", timeout=5)
+        assert job["attempt"] == 1
+        assert [entry["outcome"] for entry in job["history"]] == ["returned"]
+
+
+def test_a_killed_producer_loses_nothing_and_what_it_held_runs_again_within_two_seconds(tmp_path: Path) -> None:
+    with server(tmp_path, SLOTS="4") as it:
+        jobs = [it.submit("sleep", seconds=30.0) for _ in range(8)]
+        for job in jobs:
+            it.wait_for(job, "running")
+        victim = it.producers()[0]
+        slots = descendants(victim)
+        os.kill(victim, signal.SIGKILL)
+
+        def all_run_again() -> bool:
+            documents = [it.job(job) for job in jobs]
+            lost = [d for d in documents if "lost" in [entry["outcome"] for entry in d["history"]]]
+            return bool(lost) and all(d["state"] == "running" and d["attempt"] == 1 for d in documents)
+
+        wait_until(all_run_again, "every job runs again", 2.0)
+        assert all_gone(slots)
+        assert len(it.producers()) == 2
+
+
+def test_everything_accepted_is_there_after_the_whole_tree_was_killed(tmp_path: Path) -> None:
+    with server(tmp_path, SLOTS="2") as it:
+        jobs = [it.submit("sleep", seconds=0.1, job_id=n) for n in range(40)]
+        it.kill_everything()
+        it.start()
+        it.wait_until_ready()
+        assert [it.wait_for(job, "succeeded")["result"] for job in jobs] == list(range(40))
+
+
+def test_a_killed_master_leaves_nobody_serving(tmp_path: Path) -> None:
+    with server(tmp_path, DRAIN="1") as it:
+        tree = descendants(it.process.pid)
+        it.process.kill()
+        it.process.wait()
+        wait_until(lambda: all_gone(tree), "every process has ended", 6)
+        it.start()  # the port is free again
+        it.wait_until_ready()
+
+
+def test_a_killed_slot_fails_one_attempt_and_the_job_runs_again(tmp_path: Path) -> None:
+    with server(tmp_path) as it:
+        victim, neighbour = it.submit("sleep", seconds=1.5), it.submit("sleep", seconds=1.5)
+        slots = wait_until(lambda: all_slots(it) if len(all_slots(it)) == 2 else None, "two slots")
+        slots[0].kill()
+        outcomes = sorted(
+            [entry["outcome"] for entry in it.wait_for(job, "succeeded")["history"]] for job in (victim, neighbour)
+        )
+        assert outcomes == [["crashed", "succeeded"], ["succeeded"]]
+
+
+def all_slots(it: Server) -> list[psutil.Process]:
+    return [slot for producer in it.producers() for slot in busy_slots(producer)]
+
+
+def busy_slots(producer: int) -> list[psutil.Process]:
+    """Children of the fork server."""
+    return [slot for helper in psutil.Process(producer).children() for slot in helper.children()]
+
+
+def test_what_a_killed_producers_job_had_started_is_ended(tmp_path: Path) -> None:
+    (tmp_path / "own_jobs.py").write_text(
+        "import subprocess, time\n"
+        "from service.registry import job\n"
+        "@job\n"
+        "def start_a_child() -> None:\n"
+        "    subprocess.run(['sleep', '60'])\n"
+    )
+    with server(tmp_path, JOBS="own_jobs", PYTHONPATH=f"{ROOT}:{tmp_path}", PRODUCERS="1") as it:
+        it.wait_for(it.submit("start_a_child"), "running")
+        producer = it.producers()[0]
+        child = wait_until(lambda: [p for p in descendants(producer) if p.name() == "sleep"], "the child")
+        os.kill(producer, signal.SIGKILL)
+        wait_until(lambda: all_gone(child), "the child has ended", 2)
+
+
+def test_a_producer_that_cannot_boot_ends_the_tree_with_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "broken_jobs.py").write_text("raise RuntimeError('no such model')\n")
+    it = Server(tmp_path, {"JOBS": "broken_jobs", "PYTHONPATH": f"{ROOT}:{tmp_path}"})
+    it.start()
+    assert it.process.wait(30) == 3
+    assert "no such model" in it.log.read_text()
+    assert "a producer cannot boot: giving up" in it.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "sentence"),
+    [
+        ("SLOTS", "many", "SLOTS is 'many': use a whole number of slots"),
+        ("SLOTS", "0", "SLOTS is 0: use at least 1 slots"),
+        ("LISTEN", "8000", "LISTEN is '8000'"),
+        ("BACKLOG", "redis:x", "BACKLOG is 'redis:x'"),
+        ("BACKLOG", "memory:", "set PRODUCERS=1"),
+        ("BACKLOG", "sqlite:/proc/nowhere/x.db", "cannot be opened"),
+        ("JOBS", "no.such.module", "JOBS is 'no.such.module', which cannot be imported"),
+        ("LOG_LEVEL", "loud", "LOG_LEVEL is 'loud'"),
+    ],
+)
+def test_a_wrong_setting_ends_at_once_with_a_sentence(tmp_path: Path, setting: str, value: str, sentence: str) -> None:
+    it = Server(tmp_path, {setting: value})
+    it.start()
+    assert it.process.wait(20) == 2
+    assert sentence in it.log.read_text()
+    assert "Traceback" not in it.log.read_text()
+
+
+def test_the_memory_backlog_serves_too(tmp_path: Path) -> None:
+    with server(tmp_path, BACKLOG="memory:", PRODUCERS="1") as it:
+        assert it.wait_for(it.submit("noop", job_id=3), "succeeded")["result"] == 3
+
+
+def test_idle_slots_are_ended(tmp_path: Path) -> None:
+    with server(tmp_path, SLOT_IDLE="0.5", PRODUCERS="1") as it:
+        it.wait_for(it.submit("noop"), "succeeded")
+        wait_until(lambda: not busy_slots(it.producers()[0]), "the slot has ended", 5)
+        it.wait_for(it.submit("noop"), "succeeded")
+
+
+def test_every_setting_is_printed_with_its_default() -> None:
+    printed = subprocess.run(
+        [sys.executable, "-m", "service", "settings"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert "| `SLOTS` | `20` | slots |" in printed

@@ -1,0 +1,137 @@
+"""What several tests need: a free port, patience with a limit, a real server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import requests
+
+ROOT = Path(__file__).parent.parent
+LIVE = ("queued", "running")
+
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T], what: str, timeout: float = 20.0) -> T:
+    """The first true value of `condition`, or a failure that says what did not happen."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout:g} s: {what}"
+        time.sleep(0.02)
+    return value
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def answers(url: str) -> bool:
+    with suppress(requests.RequestException):
+        return requests.get(url, timeout=2).status_code == 200
+    return False
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).children(recursive=True)
+    return []
+
+
+def all_gone(processes: list[psutil.Process]) -> bool:
+    return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
+
+
+class Client:
+    """The HTTP contract, as far as the tests use it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def submit(self, job: str, **args: Any) -> str:
+        response = requests.post(f"{self.url}/jobs", json={"job": job, "args": args}, timeout=10)
+        assert response.status_code == 202, response.text
+        return response.headers["Location"]
+
+    def job(self, location: str) -> dict[str, Any]:
+        response = requests.get(self.url + location, timeout=10)
+        assert response.status_code == 200, response.text
+        document: dict[str, Any] = response.json()
+        return document
+
+    def wait_for(self, location: str, *states: str, timeout: float = 20.0) -> dict[str, Any]:
+        def there() -> dict[str, Any] | None:
+            job = self.job(location)
+            return job if job["state"] in states else None
+
+        return wait_until(there, f"{location} {' or '.join(states)}", timeout)
+
+    def stats(self) -> dict[str, Any]:
+        stats: dict[str, Any] = requests.get(f"{self.url}/stats", timeout=10).json()
+        return stats
+
+
+class Server(Client):
+    """A `python -m service serve` of one's own, on a port of its own."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+        port = free_port()
+        super().__init__(f"http://127.0.0.1:{port}")
+        self.log = folder / "server.log"
+        defaults = {"LISTEN": f"127.0.0.1:{port}", "BACKLOG": f"sqlite:{folder}/data/backlog.db", "PRODUCERS": "2"}
+        self._environment = os.environ | {"PYTHONPATH": str(ROOT)} | defaults | dict(settings)
+
+    def start(self) -> None:
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service", "serve"],
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a group of its own: some tests signal all of it
+            )
+
+    def wait_until_ready(self) -> None:
+        wait_until(lambda: self.process.poll() is not None or answers(f"{self.url}/readyz"), "ready")
+        assert self.process.poll() is None, self.log.read_text()
+
+    def producers(self) -> list[int]:
+        """The children that serve, in order of their birth."""
+        return sorted(p.pid for p in psutil.Process(self.process.pid).children() if "serve" in p.cmdline())
+
+    def stop(self, signum: int = signal.SIGTERM) -> int:
+        self.process.send_signal(signum)
+        return self.process.wait(60)
+
+    def kill_everything(self) -> None:
+        processes = [*descendants(self.process.pid)]
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
+        psutil.wait_procs(processes, 10)
+
+
+@contextmanager
+def server(folder: Path, **settings: str) -> Iterator[Server]:
+    it = Server(folder, settings)
+    it.start()
+    try:
+        it.wait_until_ready()
+        yield it
+    finally:
+        it.kill_everything()
