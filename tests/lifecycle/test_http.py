@@ -165,7 +165,7 @@ def test_a_request_id_that_is_plain_is_kept_and_another_is_replaced(running: Ser
 
 
 def test_what_is_stored_is_what_was_sent(running: Server) -> None:
-    args = {"job_id": {"text": "雨 \" \\ \u2028 </script>", "numbers": [1, -2.5, 1e300, 2**62], "none": None}}
+    args = {"job_id": {"text": '雨 " \\ \u2028 </script>', "numbers": [1, -2.5, 1e300, 2**62], "none": None}}
     job = running.wait_for(running.submit("noop", **args), "succeeded")
     assert job["args"] == args
     assert job["result"] == json.loads(json.dumps(args["job_id"]))

@@ -1,0 +1,384 @@
+"""Slots with real processes: whatever a job does, an outcome comes out, and nobody else notices."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+
+from service import registry
+from service.executor import Executor
+from service.job import Claim, Crashed, Job, Outcome, Raised, Returned, Succeeded, TimedOut, new_id
+
+HERE = Path(__file__).parent
+JOBS = "hostile_jobs"
+RESULT_MAX = 50_000  # bytes
+SOON = 10.0  # seconds after which what we wait for does not come any more
+GONE = 1.0  # seconds after its limit, within which a job and what it started are gone: a promise
+SLACK = 1.0  # seconds that a loaded machine may add
+
+
+@pytest.fixture(scope="module", autouse=True)
+def jobs_module() -> Iterator[None]:
+    """The fork server takes over the environment it is started in, and there is one in a process."""
+    environment = pytest.MonkeyPatch()
+    environment.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parents[1])]))
+    environment.syspath_prepend(HERE)
+    known = dict(registry._functions)
+    registry.load(JOBS)
+    yield
+    registry._functions.clear()
+    registry._functions.update(known)
+    sys.modules.pop(JOBS)
+    environment.undo()
+
+
+class Slots:
+    """An executor, and jobs for it by name."""
+
+    def __init__(self, idle: float = 60.0) -> None:
+        self.executor = Executor(JOBS, 4, idle, RESULT_MAX)
+        self.executor.prepare()
+
+    def run(self, name: str, limit: float = SOON, id: str | None = None, attempt: int = 1, **args: Any) -> Awaitable[Outcome]:
+        job = Job(id or new_id(), name, msgspec.json.encode(args), limit, 3)
+        return self.executor.run(Claim(job, 1, attempt, 0, 0.0), registry.find(name))
+
+
+def in_slots(test: Callable[[Slots], Awaitable[None]], idle: float = 60.0) -> None:
+    async def main() -> None:
+        slots = Slots(idle)
+        try:
+            async with asyncio.timeout(2 * SOON):
+                await test(slots)
+        finally:
+            slots.executor.close("the test has ended")
+
+    asyncio.run(main())
+
+
+def outcome_of(name: str, limit: float = SOON, **args: Any) -> Outcome:
+    """What a job comes to, in a slot that is used before and after it."""
+    outcomes: list[Outcome] = []
+
+    async def test(slots: Slots) -> None:
+        assert result(await slots.run("echo", value=1)) == 1
+        outcomes.append(await slots.run(name, limit, **args))
+        assert result(await slots.run("echo", value=2)) == 2
+
+    in_slots(test)
+    return outcomes[0]
+
+
+def result(outcome: Outcome) -> Any:
+    assert isinstance(outcome, Succeeded), outcome
+    return msgspec.json.decode(outcome.result)
+
+
+async def appears(path: Path) -> str:
+    """The text of a file, once it is there."""
+    async with asyncio.timeout(SOON):
+        while not path.exists():
+            await asyncio.sleep(0.005)
+    return path.read_text()
+
+
+def lives(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def ends(pid: int, within: float) -> bool:
+    until = time.monotonic() + within
+    while lives(pid) and time.monotonic() < until:
+        await asyncio.sleep(0.01)
+    return not lives(pid)
+
+
+# what a function returns
+
+
+@pytest.mark.parametrize("value", [None, 7, "Grüße \0", [1, {"a": [None, 2.5]}]])
+def test_what_the_function_returns_comes_back_as_json(value: Any) -> None:
+    assert result(outcome_of("echo", value=value)) == value
+
+
+def test_the_function_can_know_its_attempt() -> None:
+    async def test(slots: Slots) -> None:
+        assert result(await slots.run("number_of_attempt", attempt=2)) == 2
+
+    in_slots(test)
+
+
+def test_cpu_seconds_are_measured() -> None:
+    outcome = outcome_of("sleeps", seconds=0.05)
+    assert isinstance(outcome, Succeeded)
+    assert outcome.cpu_seconds is not None
+    assert 0 <= outcome.cpu_seconds < 0.05
+
+
+@pytest.mark.parametrize(
+    ("what", "type"),
+    [
+        ("object", "TypeError"),
+        ("bytes", "TypeError"),
+        ("set", "TypeError"),
+        ("nan", "ValueError"),
+        ("surrogate", "UnicodeEncodeError"),
+        ("deep", "RecursionError"),
+    ],
+)
+def test_a_result_that_is_not_json_fails_the_attempt(what: str, type: str) -> None:
+    outcome = outcome_of("returns", what=what)
+    assert isinstance(outcome, Raised)
+    assert outcome.type == type
+
+
+def test_a_result_that_is_too_large_fails_the_attempt() -> None:
+    outcome = outcome_of("returns", what="large")
+    assert isinstance(outcome, Raised)
+    assert "RESULT_MAX=50000" in outcome.message
+
+
+# what a function raises
+
+
+def test_an_exception_comes_back_with_type_message_and_traceback() -> None:
+    outcome = outcome_of("raises", message="on purpose")
+    assert isinstance(outcome, Raised)
+    assert (outcome.type, outcome.message) == ("ValueError", "on purpose")
+    assert "raise ValueError(message)" in outcome.traceback
+    assert "registry.py" not in outcome.traceback, "our own frames tell the user nothing"
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "type"),
+    [
+        ("says_exit", {"code": 3}, "SystemExit"),
+        ("says_exit", {"code": 0}, "SystemExit"),
+        ("interrupts", {}, "KeyboardInterrupt"),
+        ("raises_unpicklable", {}, "TwoPart"),
+        ("raises_without_message", {}, "NoMessage"),
+        ("raises_lone_surrogate", {}, "ValueError"),
+    ],
+)
+def test_whatever_is_raised_fails_the_attempt_alone(name: str, args: dict[str, Any], type: str) -> None:
+    outcome = outcome_of(name, **args)
+    assert isinstance(outcome, Raised)
+    assert outcome.type == type
+    assert (outcome.message + outcome.traceback).encode()  # UTF-8 can hold it
+
+
+def test_a_long_message_is_cut() -> None:
+    outcome = outcome_of("raises_long", characters=1_000_000)
+    assert isinstance(outcome, Raised)
+    assert len(outcome.message) + len(outcome.traceback) < 25_000
+
+
+@pytest.mark.xfail(strict=True, raises=SystemExit, reason="SystemExit out of __str__ reaches the producer's loop")
+def test_an_exception_whose_message_exits_fails_the_attempt_alone() -> None:
+    outcome = outcome_of("raises_message_that_exits")
+    assert isinstance(outcome, Raised)
+    assert outcome.type == "MessageThatExits"
+
+
+# crashes
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "reason"),
+    [
+        ("exits", {"code": 3}, "exited with code 3"),
+        ("exits", {"code": 0}, "exited with code 0"),
+        ("kills_itself", {"signum": 9}, "SIGKILL"),
+        ("kills_itself", {"signum": 6}, "SIGABRT"),
+        ("segfaults", {}, "SIGSEGV"),
+    ],
+)
+def test_a_crash_says_what_killed_the_slot(name: str, args: dict[str, Any], reason: str) -> None:
+    outcome = outcome_of(name, **args)
+    assert isinstance(outcome, Crashed)
+    assert reason in outcome.reason
+
+
+def test_a_stop_signal_does_not_reach_a_slot() -> None:
+    assert outcome_of("kills_itself", limit=0.3, signum=15) == TimedOut(0.3)
+
+
+def test_a_crash_leaves_its_neighbours_untouched(tmp_path: Path) -> None:
+    async def test(slots: Slots) -> None:
+        neighbour = asyncio.ensure_future(slots.run("waits_for", path=str(tmp_path / "go")))
+        for _ in range(3):
+            assert isinstance(await slots.run("exits", code=1), Crashed)
+        assert not neighbour.done()
+        (tmp_path / "go").touch()
+        assert result(await neighbour) == "seen"
+
+    in_slots(test)
+
+
+def test_what_a_crashed_job_had_started_is_gone(tmp_path: Path) -> None:
+    async def test(slots: Slots) -> None:
+        outcome = await slots.run("leaves_grandchild_and_crashes", path=str(tmp_path / "pid"))
+        assert outcome == Crashed("the slot's process exited with code 7")
+        assert await ends(int((tmp_path / "pid").read_text()), GONE)
+
+    in_slots(test)
+
+
+@pytest.mark.xfail(strict=True, reason="the next job is blamed for the death of an idle slot")
+def test_the_death_of_an_idle_slot_costs_no_job_an_attempt() -> None:
+    async def test(slots: Slots) -> None:
+        pid = result(await slots.run("own_pid"))
+        psutil.Process(pid).kill()
+        assert await ends(pid, SOON)
+        outcome = await slots.run("echo", value=1)
+        assert isinstance(outcome, Succeeded | Returned), outcome
+
+    in_slots(test)
+
+
+# limits
+
+
+def test_over_its_limit_a_job_and_what_it_started_are_gone(tmp_path: Path) -> None:
+    async def test(slots: Slots) -> None:
+        await slots.run("echo")
+        started = time.monotonic()
+        job = asyncio.ensure_future(slots.run("starts_grandchild", limit=0.5, path=str(tmp_path / "pids")))
+        pids = [int(pid) for pid in (await appears(tmp_path / "pids")).split()]
+        assert all(lives(pid) for pid in pids)
+        assert await job == TimedOut(0.5)
+        assert 0.5 <= time.monotonic() - started < 0.5 + GONE
+        for pid in pids:
+            assert await ends(pid, GONE)
+
+    in_slots(test)
+
+
+def test_a_job_that_holds_the_interpreter_is_ended_at_its_limit() -> None:
+    started = time.monotonic()
+    assert outcome_of("holds_the_interpreter", limit=0.2) == TimedOut(0.2)
+    assert time.monotonic() - started < 0.2 + GONE + SLACK
+
+
+def test_a_job_that_ignores_sigterm_is_ended_at_its_limit(tmp_path: Path) -> None:
+    assert outcome_of("ignores_sigterm", limit=0.3, path=str(tmp_path / "pid")) == TimedOut(0.3)
+
+
+def test_many_jobs_over_their_limit_do_not_wait_for_each_other() -> None:
+    async def test(slots: Slots) -> None:
+        await asyncio.gather(*(slots.run("sleeps", seconds=0.01) for _ in range(4)))
+        started = time.monotonic()
+        outcomes = await asyncio.gather(*(slots.run("sleeps", limit=0.3, seconds=60.0) for _ in range(4)))
+        assert outcomes == [TimedOut(0.3)] * 4
+        assert time.monotonic() - started < 0.3 + GONE
+
+    in_slots(test)
+
+
+# kill, retire, close
+
+
+def test_a_job_that_is_killed_comes_to_the_reason_given(tmp_path: Path) -> None:
+    async def test(slots: Slots) -> None:
+        job = asyncio.ensure_future(slots.run("starts_grandchild", id="one", path=str(tmp_path / "pids")))
+        pids = [int(pid) for pid in (await appears(tmp_path / "pids")).split()]
+        assert slots.executor.kill("one", Returned("on purpose"))
+        assert await job == Returned("on purpose")
+        assert not slots.executor.kill("one", Returned("again"))
+        for pid in pids:
+            assert await ends(pid, GONE)
+
+    in_slots(test)
+
+
+def test_a_job_killed_as_it_starts_comes_to_an_outcome() -> None:
+    async def test(slots: Slots) -> None:
+        for _ in range(20):
+            await slots.run("echo")  # so that a slot is idle, and taken without waiting
+            job = asyncio.ensure_future(slots.run("sleeps", id="one", seconds=60.0))
+            await asyncio.sleep(0)
+            assert slots.executor.kill("one", Returned("on purpose"))
+            assert (await asyncio.gather(job, return_exceptions=True)) == [Returned("on purpose")]
+
+    in_slots(test)
+
+
+def test_close_returns_what_runs(tmp_path: Path) -> None:
+    async def test(slots: Slots) -> None:
+        job = asyncio.ensure_future(slots.run("starts_grandchild", path=str(tmp_path / "pids")))
+        await appears(tmp_path / "pids")
+        slots.executor.close("we stop")
+        assert await job == Returned("we stop")
+
+    in_slots(test)
+
+
+@pytest.mark.xfail(strict=True, reason="close does not see slots that are starting: one runs on, the others raise")
+def test_close_returns_what_waits_for_a_slot_to_start() -> None:
+    async def test(slots: Slots) -> None:
+        jobs = [asyncio.ensure_future(slots.run("sleeps", seconds=5.0)) for _ in range(3)]
+        await asyncio.sleep(0)  # all three have asked for a slot, none can be there yet
+        slots.executor.close("we stop")
+        outcomes = await asyncio.wait_for(asyncio.gather(*jobs, return_exceptions=True), 2.0)
+        assert [type(outcome) for outcome in outcomes] == [Returned] * 3
+
+    in_slots(test)
+
+
+@pytest.mark.xfail(strict=True, reason="busy slots are kept by job id: KeyError, and an outcome is lost")
+def test_a_job_claimed_again_while_its_lost_attempt_still_runs_has_two_outcomes(tmp_path: Path) -> None:
+    async def test(slots: Slots) -> None:
+        lost = asyncio.ensure_future(slots.run("waits_for", id="one", path=str(tmp_path / "first")))
+        again = asyncio.ensure_future(slots.run("waits_for", id="one", path=str(tmp_path / "second")))
+        (tmp_path / "first").touch()
+        assert result(await lost) == "seen"
+        (tmp_path / "second").touch()
+        assert result(await again) == "seen"
+
+    in_slots(test)
+
+
+def test_slots_are_used_again_and_retire_when_idle() -> None:
+    async def test(slots: Slots) -> None:
+        pids = {result(await slots.run("own_pid")) for _ in range(5)}
+        assert len(pids) == 1
+        slots.executor.retire()
+        assert not await ends(*pids, within=0.05), "it has not been idle for long enough"
+        slots.executor._idle_limit = 0.0
+        slots.executor.retire()
+        assert await ends(*pids, within=SOON)
+        assert result(await slots.run("echo", value=1)) == 1
+
+    in_slots(test)
+
+
+# threads
+
+
+def test_a_thread_runs_in_this_process() -> None:
+    assert str(result(outcome_of("thread_name"))).startswith("slot")
+
+
+def test_an_exit_in_a_thread_fails_the_attempt_alone() -> None:
+    outcome = outcome_of("thread_exits")
+    assert isinstance(outcome, Raised)
+    assert outcome.type == "SystemExit"
+
+
+def test_a_thread_over_its_limit_is_left_to_itself(tmp_path: Path) -> None:
+    started = time.monotonic()
+    try:
+        assert outcome_of("thread_waits_for", limit=0.1, path=str(tmp_path / "go")) == TimedOut(0.1)
+        assert time.monotonic() - started < 0.1 + GONE + SLACK
+    finally:
+        (tmp_path / "go").touch()

@@ -1,0 +1,165 @@
+"""The Compose stack, for real: build, up, curl, load, scale, restart, kill, down."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from tests.support import ROOT, Client, free_port, wait_until
+
+
+def engine() -> str | None:
+    """Why the Compose stack cannot be run here, or None."""
+    for command in (["docker", "info"], ["docker", "compose", "version"]):
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"no Docker Engine: {error}"
+        if done.returncode:
+            return f"no Docker Engine: {' '.join(command)}: {done.stderr.strip().splitlines()[-1]}"
+    return None
+
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(300), pytest.mark.skipif(bool(engine()), reason=str(engine()))]
+
+
+class Compose(Client):
+    """A project of its own, so that the stack of whoever runs the tests is left alone."""
+
+    def __init__(self) -> None:
+        port = free_port()
+        super().__init__(f"http://127.0.0.1:{port}")
+        self._environment = os.environ | {"PORT": str(port), "COMPOSE_PROJECT_NAME": f"stormdrain-test-{port}"}
+
+    def __call__(self, *arguments: str, check: bool = True, **settings: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            ["docker", "compose", *arguments],
+            cwd=ROOT,
+            env=self._environment | settings,
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
+        assert not check or done.returncode == 0, f"{arguments}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
+        return done
+
+    def load(self, **settings: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["docker", "compose", "--profile", "load", "run", "--rm", "loadtest"],
+            cwd=ROOT,
+            env=self._environment | settings,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def containers(self, service: str) -> list[str]:
+        return self("ps", "--quiet", service).stdout.split()
+
+    def accepted(self) -> int:
+        return sum(self.stats()["states"].values())
+
+
+def inspect(container: str) -> dict[str, Any]:
+    done = subprocess.run(["docker", "inspect", container], capture_output=True, text=True, check=True)
+    document: dict[str, Any] = json.loads(done.stdout)[0]
+    return document
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Compose]:
+    it = Compose()
+    it("--profile", "load", "build")
+    try:
+        it("up", "--detach", "--wait")
+        yield it
+    finally:
+        it("--profile", "load", "down", "--volumes", check=False)
+
+
+def finished(load: subprocess.Popen[str]) -> str:
+    output, _ = load.communicate(timeout=200)
+    return output
+
+
+def test_jobs_are_accepted_and_run(stack: Compose) -> None:
+    response = requests.get(stack.url, data='{"job_id": 7}', timeout=5)
+    assert (response.status_code, response.text.strip()) == (200, "7 add")
+    assert stack.wait_for(stack.submit("primes", limit=1000), "succeeded")["result"] == 168
+    assert len(stack.containers("server")) == 2
+
+
+def test_the_containers_are_locked_down(stack: Compose) -> None:
+    for container in [*stack.containers("server"), *stack.containers("nginx")]:
+        it = inspect(container)
+        assert it["Config"]["User"] not in ("", "0", "root")
+        host = it["HostConfig"]
+        assert (host["ReadonlyRootfs"], host["CapDrop"], host["Init"]) == (True, ["ALL"], True)
+        assert "no-new-privileges:true" in host["SecurityOpt"]
+        published = [b["HostIp"] for bindings in (host["PortBindings"] or {}).values() for b in bindings]
+        assert set(published) <= {"127.0.0.1"}
+
+
+def test_nginx_accepts_its_configuration(stack: Compose) -> None:
+    stack("exec", "nginx", "nginx", "-t", "-p", "/tmp/", "-c", "/etc/nginx/nginx.conf")
+
+
+def test_more_servers_join_under_load_without_a_failed_request(stack: Compose) -> None:
+    before = stack.accepted()
+    load = stack.load(N="1500", CLIENTS="20", JOB="noop")
+    wait_until(lambda: stack.accepted() > before + 50, "the load runs", 60)
+    stack("up", "--detach", "--wait", "--no-recreate", "--scale", "server=4")
+    output = finished(load)
+    assert "100.0% request success!" in output, output
+    assert "accepted 1500 = succeeded 1500 " in output
+    assert load.returncode == 0
+    wait_until(lambda: len(stack.stats()["producers"]) >= 4, "four servers work")
+    stack("up", "--detach", "--wait", "--no-recreate", "--scale", "server=2")
+
+
+def test_a_server_restarted_under_load_fails_no_request(stack: Compose) -> None:
+    before = stack.accepted()
+    load = stack.load(N="1500", CLIENTS="20", JOB="noop")
+    wait_until(lambda: stack.accepted() > before + 50, "the load runs", 60)
+    subprocess.run(["docker", "restart", stack.containers("server")[0]], check=True, capture_output=True, timeout=100)
+    output = finished(load)
+    assert "100.0% request success!" in output, output
+    assert "+ lost 0" in output
+
+
+def test_what_a_killed_server_container_held_runs_again_within_two_seconds(stack: Compose) -> None:
+    jobs = [stack.submit("sleep", seconds=20.0, job_id=n) for n in range(12)]
+    for job in jobs:
+        stack.wait_for(job, "running")
+    victim = stack.containers("server")[0]
+    os.kill(inspect(victim)["State"]["Pid"], signal.SIGKILL)  # its init: all of the container goes with it
+
+    def all_run_again() -> bool:
+        documents = [stack.job(job) for job in jobs]
+        lost = [d for d in documents if "lost" in [entry["outcome"] for entry in d["history"]]]
+        return bool(lost) and all(d["state"] == "running" for d in documents)
+
+    wait_until(all_run_again, "every job runs again", 2.0)
+    assert {stack.job(job)["attempt"] for job in jobs} == {1}
+    wait_until(lambda: inspect(victim)["State"].get("Health", {}).get("Status") == "healthy", "it is back", 30)
+
+
+def test_a_server_that_cannot_boot_ends_its_container_with_an_error(stack: Compose) -> None:
+    done = stack("run", "--rm", "--no-deps", "server", check=False, JOBS="no.such.module")
+    assert done.returncode == 3
+    assert "JOBS is 'no.such.module', which cannot be imported" in done.stdout
+
+
+def test_down_leaves_nothing_running_and_the_backlog_on_disk(stack: Compose) -> None:
+    job = stack.submit("noop", job_id="still here")
+    stack("down")
+    assert stack.containers("server") == []
+    stack("up", "--detach", "--wait")
+    assert stack.job(job)["args"] == {"job_id": "still here"}

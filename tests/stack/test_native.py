@@ -1,0 +1,199 @@
+"""The stack on the bare machine, by the Makefile, as a user starts it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from tests.support import ROOT, Client, all_gone, descendants, free_port, wait_until
+
+pytestmark = pytest.mark.stack
+
+BODY_LIMIT = 1 << 20
+
+
+class Stack(Client):
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        super().__init__(f"http://127.0.0.1:{self.port}")
+
+    def make(self, *target: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["make", *target],
+            cwd=ROOT,
+            env=os.environ | {"STACK": "native", "PORT": str(self.port), "VAR_DIR": str(self.folder)},
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+
+    def processes(self) -> list[psutil.Process]:
+        master = psutil.Process(int((self.folder / "run/supervisord.pid").read_text()))
+        return [master, *descendants(master.pid)]
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """Short, since sockets are in it."""
+    it = Path(f"/tmp/stormdrain-{os.getpid()}")
+    it.mkdir()
+    yield it
+    shutil.rmtree(it)
+
+
+@pytest.fixture(scope="module")
+def stack(folder: Path) -> Iterator[Stack]:
+    it = Stack(folder)
+    up = it.make("up")
+    assert up.returncode == 0, up.stdout + up.stderr
+    assert f"ready: {it.url}" in up.stdout
+    yield it
+    processes = it.processes()
+    down = it.make("down")
+    assert down.returncode == 0, down.stdout + down.stderr
+    assert all_gone(processes)
+    assert it.make("down").stdout.strip() == "nothing runs"
+
+
+def test_both_ways_of_sending_a_job_work_through_nginx(stack: Stack) -> None:
+    for method in ("GET", "POST"):
+        response = requests.request(method, stack.url, data='{"job_id": 7}', timeout=5)
+        assert (response.status_code, response.text.strip()) == (200, "7 add")
+    location = stack.submit("primes", limit=1000)
+    assert stack.wait_for(location, "succeeded")["result"] == 168
+
+
+def test_a_load_is_accepted_and_nothing_is_lost(stack: Stack) -> None:
+    done = stack.make("loadtest", "N=300", "CLIENTS=20", "JOB=noop")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "100.0% request success!" in done.stdout
+    assert "accepted 300 = succeeded 300 + failed 0 + cancelled 0 + expired 0 + lost 0" in done.stdout
+
+
+def test_a_second_stack_on_the_same_port_or_folder_is_refused_with_a_sentence(stack: Stack) -> None:
+    again = stack.make("up")
+    assert again.returncode != 0
+    assert "it runs already" in again.stderr
+    other = Stack(stack.folder / "other")
+    other.port = stack.port
+    refused = other.make("up")
+    assert f"port {stack.port} cannot be had" in refused.stderr
+
+
+def test_status_says_what_runs(stack: Stack) -> None:
+    status = stack.make("status")
+    assert status.returncode == 0
+    assert status.stdout.count("RUNNING") == 2
+    assert '{"status":"ready"}' in status.stdout
+
+
+def test_the_request_id_is_in_both_logs(stack: Stack) -> None:
+    requests.post(f"{stack.url}/jobs", json={"job": "noop"}, headers={"X-Request-ID": "follow-me-1"}, timeout=5)
+    for name in ("nginx", "server"):
+        log = stack.folder / f"log/{name}.log"
+        wait_until(lambda log=log: "follow-me-1" in log.read_text(), f"the id is in {log}", 5)
+
+
+def test_nginx_answers_in_the_services_own_way(stack: Stack) -> None:
+    too_large = requests.post(f"{stack.url}/jobs", data="x" * (BODY_LIMIT + 1), timeout=5)
+    wrong = requests.put(f"{stack.url}/", data="{}", timeout=5)
+    for response, status in ((too_large, 413), (wrong, 405), (requests.get(f"{stack.url}/x", timeout=5), 404)):
+        assert response.status_code == status
+        assert response.headers["Content-Type"] == "application/problem+json"
+        assert response.json()["status"] == status
+    assert wrong.headers["Allow"] == "GET, HEAD, POST"
+    garbage = raw(stack.port, b"\x00\x01 nonsense\r\n\r\n")
+    assert b"application/problem+json" in garbage
+
+
+def raw(port: int, request: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(request)
+        answer = b""
+        with suppress(TimeoutError):
+            while data := connection.recv(65536):
+                answer += data
+        return answer
+
+
+def test_a_client_cannot_choose_its_own_address(stack: Stack) -> None:
+    requests.post(f"{stack.url}/", json={"job_id": 1}, headers={"X-Real-IP": "6.6.6.6"}, timeout=5)
+    assert "6.6.6.6" not in (stack.folder / "log/nginx.log").read_text()
+
+
+def test_a_server_restarted_under_load_loses_nothing(stack: Stack) -> None:
+    """Requests in the gap are refused or unknown, never accepted and lost."""
+    load = threading.Thread(target=lambda: outcome.append(stack.make("loadtest", "N=600", "CLIENTS=10", "JOB=noop")))
+    outcome: list[subprocess.CompletedProcess[str]] = []
+    before = stack.stats()["states"]["succeeded"]
+    load.start()
+    wait_until(lambda: stack.stats()["states"]["succeeded"] > before + 20, "the load runs")
+    (server,) = [p for p in psutil.Process(stack.processes()[0].pid).children() if "serve" in p.cmdline()]
+    server.terminate()
+    load.join()
+    assert "+ lost 0" in outcome[0].stdout, outcome[0].stdout
+
+
+class Stub:
+    """An upstream that reads the whole request, counts it, and hangs up without an answer."""
+
+    def __init__(self, path: Path) -> None:
+        self.hits: list[bytes] = []
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(str(path))
+        self._socket.listen(16)
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            connection, _ = self._socket.accept()
+            with connection:
+                self.hits.append(connection.recv(65536))
+
+
+@pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1", b"POST / HTTP/1.1", b"POST /jobs HTTP/1.1"])
+def test_what_enqueues_is_never_sent_to_a_second_producer(stack: Stack, folder: Path, request_line: bytes) -> None:
+    prefix = folder / f"replay-{time.monotonic_ns()}"
+    prefix.mkdir()
+    for include in (folder / "nginx").glob("*.conf"):
+        (prefix / include.name).write_text(include.read_text())
+    stubs = [Stub(prefix / f"{n}.sock") for n in range(3)]
+    port = free_port()
+    conf = (folder / "nginx/nginx.conf").read_text().replace(str(stack.port), str(port))
+    upstreams = "".join(f"server unix:{prefix}/{n}.sock max_fails=0;" for n in range(3))
+    conf = conf.replace(f"server unix:{folder}/run/server.sock max_fails=0;", upstreams)
+    (prefix / "nginx.conf").write_text(conf)
+    nginx = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:" + os.environ["PATH"])
+    assert nginx
+    with (prefix / "log").open("w") as log:
+        process = subprocess.Popen(
+            [nginx, "-p", f"{prefix}/", "-c", f"{prefix}/nginx.conf"], cwd=prefix, stdout=log, stderr=log
+        )
+    try:
+        wait_until(lambda: listens(port), "nginx listens")
+        body = b'{"job_id": 7}'
+        headers = b"\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+        answer = raw(port, request_line + headers + body)
+        assert b" 502 " in answer.split(b"\r\n")[0]
+        assert b"application/problem+json" in answer
+        assert sum(len(stub.hits) for stub in stubs) == 1
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
