@@ -11,7 +11,7 @@ export
 LOCK = --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs loadtest test check lock base-images clean
+.PHONY: help up down status logs loadtest settings test check lock base-images clean
 
 help:  ## Print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ loadtest-docker:
 loadtest-native:
 	@$(PYTHON) native/stack.py setup
 	@URL=http://127.0.0.1:$(PORT) .venv/bin/python -m loadtest
+
+settings:  ## Print every setting of the server: variable, default, unit, meaning
+	@$(PYTHON) native/stack.py setup
+	@.venv/bin/python -m service settings
 
 test:  ## Set up what is missing, run every test that this machine can run
 	@$(PYTHON) native/stack.py setup dev

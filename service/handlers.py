@@ -1,6 +1,6 @@
 """HTTP in, one backlog call, HTTP out. No rules here: those are in registry, retry and the engines.
 
-The contract is docs/http.md. Whatever is refused is refused before anything is stored, as problem+json (RFC 9457).
+The contract is in the README. Whatever is refused is refused before anything is stored, as problem+json (RFC 9457).
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Handler(RequestHandler):
         return None  # no hash over every answer
 
     def head(self, *arguments: str) -> Any:
-        return self.get(*arguments)  # type: ignore[no-untyped-call]
+        return self.get(*arguments)
 
     def answer(self, status: int, body: Any) -> None:
         self.set_status(status)

@@ -295,15 +295,19 @@ class SqliteBacklog(Backlog):
         row: Any = self._reader.execute(GET, (id,)).fetchone()
         if row is None:
             return None
-        id, name, args, *limits = row[:6]
-        state, *progress, result, error, history = row[6:]
+        id, name, args, timeout, attempts, priority = row[:6]
+        state, attempt, created_at, run_at, started_at, finished_at, result, error, history = row[6:]
         return Record(
-            Job(id, name, args.encode(), *limits),
+            Job(id, name, args.encode(), timeout, attempts, priority),
             State(state),
-            *progress,
-            result=result and result.encode(),
-            error=error and error.encode(),
-            history=history.encode(),
+            attempt,
+            created_at,
+            run_at,
+            started_at,
+            finished_at,
+            result and result.encode(),
+            error and error.encode(),
+            history.encode(),
         )
 
     def counts(self) -> dict[State, int]:

@@ -98,6 +98,14 @@ def raises_lone_surrogate() -> NoReturn:
 
 
 @job
+def raises_deep_group() -> NoReturn:
+    error: Exception = ValueError("innermost")
+    for _ in range(5_000):
+        error = ExceptionGroup("outer", [error])
+    raise error
+
+
+@job
 def raises_long(characters: int) -> NoReturn:
     raise ValueError("x" * characters)
 
@@ -144,9 +152,9 @@ def ignores_sigterm(path: str) -> None:
 
 
 @job
-def starts_grandchild(path: str) -> None:
+def starts_grandchild(path: str, own_session: bool = False) -> None:
     """Writes the process ids of itself and of what it started, then works for a minute."""
-    grandchild = subprocess.Popen(["sleep", "60"])
+    grandchild = subprocess.Popen(["sleep", "60"], start_new_session=own_session)
     unfinished = Path(f"{path}.unfinished")
     unfinished.write_text(f"{os.getpid()} {grandchild.pid}")
     unfinished.rename(path)
@@ -163,11 +171,6 @@ def leaves_grandchild_and_crashes(path: str) -> None:
 def holds_the_interpreter() -> None:
     """One C call that never lets go of the GIL, long beyond every limit here."""
     sum(range(10**11))
-
-
-@job
-def prints(characters: int) -> int:
-    return os.write(os.open(os.devnull, os.O_WRONLY), b"x" * characters)
 
 
 @job(kind="thread")

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from service.backlog import Backlog
+from service.backlog.base import Backlog
 from service.backlog.memory import MemoryBacklog
 from service.backlog.sqlite import SqliteBacklog
 from service.job import Claim, Job, Record, Settlement, State, new_id

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -92,9 +92,10 @@ def test_a_second_stack_on_the_same_port_or_folder_is_refused_with_a_sentence(st
 
 
 def test_status_says_what_runs(stack: Stack) -> None:
-    status = stack.make("status")
+    status = wait_until(
+        lambda: status if (status := stack.make("status")).stdout.count("RUNNING") == 2 else None, "both run"
+    )
     assert status.returncode == 0
-    assert status.stdout.count("RUNNING") == 2
     assert '{"status":"ready"}' in status.stdout
 
 
@@ -113,8 +114,14 @@ def test_nginx_answers_in_the_services_own_way(stack: Stack) -> None:
         assert response.headers["Content-Type"] == "application/problem+json"
         assert response.json()["status"] == status
     assert wrong.headers["Allow"] == "GET, HEAD, POST"
-    garbage = raw(stack.port, b"\x00\x01 nonsense\r\n\r\n")
-    assert b"application/problem+json" in garbage
+    for garbage in (
+        b"\x00\x01 nonsense\r\n\r\n",
+        b"GET / HTTP/3.0\r\nHost: x\r\n\r\n",
+        b"POST /jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\nConnection: close\r\n\r\n",
+    ):
+        answer = raw(stack.port, garbage)
+        assert b" 400 " in answer.split(b"\r\n")[0]
+        assert b"application/problem+json" in answer
 
 
 def raw(port: int, request: bytes) -> bytes:
@@ -162,17 +169,15 @@ class Stub:
                 self.hits.append(connection.recv(65536))
 
 
-@pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1", b"POST / HTTP/1.1", b"POST /jobs HTTP/1.1"])
-def test_what_enqueues_is_never_sent_to_a_second_producer(stack: Stack, folder: Path, request_line: bytes) -> None:
-    prefix = folder / f"replay-{time.monotonic_ns()}"
-    prefix.mkdir()
-    for include in (folder / "nginx").glob("*.conf"):
+@contextmanager
+def nginx_before(stack: Stack, *upstreams: Path) -> Iterator[int]:
+    """Another nginx with the stack's configuration, before these upstreams; gives its port."""
+    prefix, port = upstreams[0].parent, free_port()
+    for include in (stack.folder / "nginx").glob("*.conf"):
         (prefix / include.name).write_text(include.read_text())
-    stubs = [Stub(prefix / f"{n}.sock") for n in range(3)]
-    port = free_port()
-    conf = (folder / "nginx/nginx.conf").read_text().replace(str(stack.port), str(port))
-    upstreams = "".join(f"server unix:{prefix}/{n}.sock max_fails=0;" for n in range(3))
-    conf = conf.replace(f"server unix:{folder}/run/server.sock max_fails=0;", upstreams)
+    servers = "".join(f"server unix:{path} max_fails=0;" for path in upstreams)
+    conf = (prefix / "nginx.conf").read_text().replace(str(stack.port), str(port))
+    conf = conf.replace(f"server unix:{stack.folder}/run/server.sock max_fails=0;", servers)
     (prefix / "nginx.conf").write_text(conf)
     nginx = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:" + os.environ["PATH"])
     assert nginx
@@ -182,15 +187,55 @@ def test_what_enqueues_is_never_sent_to_a_second_producer(stack: Stack, folder: 
         )
     try:
         wait_until(lambda: listens(port), "nginx listens")
-        body = b'{"job_id": 7}'
-        headers = b"\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
-        answer = raw(port, request_line + headers + body)
-        assert b" 502 " in answer.split(b"\r\n")[0]
-        assert b"application/problem+json" in answer
-        assert sum(len(stub.hits) for stub in stubs) == 1
+        yield port
     finally:
         process.terminate()
         process.wait(10)
+
+
+@pytest.fixture
+def prefix(folder: Path) -> Path:
+    it = folder / f"other-{time.monotonic_ns()}"
+    it.mkdir()
+    return it
+
+
+def send(port: int, request_line: bytes) -> bytes:
+    body = b'{"job_id": 7}'
+    return raw(
+        port, request_line + b"\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    )
+
+
+ENQUEUES = pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1", b"POST / HTTP/1.1", b"POST /jobs HTTP/1.1"])
+
+
+@ENQUEUES
+def test_what_enqueues_is_never_sent_to_a_second_producer(stack: Stack, prefix: Path, request_line: bytes) -> None:
+    paths = [prefix / f"{n}.sock" for n in range(3)]
+    stubs = [Stub(path) for path in paths]
+    with nginx_before(stack, *paths) as port:
+        answer = send(port, request_line)
+    assert b" 502 " in answer.split(b"\r\n")[0]
+    assert b"application/problem+json" in answer
+    assert sum(len(stub.hits) for stub in stubs) == 1
+
+
+@ENQUEUES
+def test_what_could_not_be_sent_goes_to_a_producer_that_is_there(
+    stack: Stack, prefix: Path, request_line: bytes
+) -> None:
+    with nginx_before(stack, prefix / "0.sock", prefix / "1.sock", stack.folder / "run/server.sock") as port:
+        for _ in range(6):
+            assert send(port, request_line).split(b" ")[1] in (b"200", b"202", b"422")
+
+
+@ENQUEUES
+def test_without_any_producer_nginx_answers_with_a_problem(stack: Stack, prefix: Path, request_line: bytes) -> None:
+    with nginx_before(stack, prefix / "0.sock") as port:
+        answer = send(port, request_line)
+    assert b" 502 " in answer.split(b"\r\n")[0]
+    assert b'"type":"/problems/no-producer"' in answer
 
 
 def listens(port: int) -> bool:
