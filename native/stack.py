@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 VAR = Path(os.environ.get("VAR_DIR") or ROOT / "var").resolve()
 PORT = os.environ.get("PORT") or "8080"
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy would look for its own loopback
 URL = f"http://127.0.0.1:{PORT}"
 
 READY_TIMEOUT = 60.0  # seconds
@@ -224,7 +225,7 @@ def is_supervisord(process: int) -> bool:
 
 def answer(path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(URL + path, timeout=3) as response:
+        with DIRECT.open(URL + path, timeout=3) as response:
             return response.status, response.read().decode().strip()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode().strip()

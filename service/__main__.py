@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 
 
@@ -16,22 +15,21 @@ def main() -> int:
     return serve() if command == "serve" else settings()
 
 
-EXIT_CONFIG = 2
-
-
 def serve() -> int:
+    # Here, not above: a slot imports this module too, and needs none of these.
+    from service import exits, log
     from service.config import Config
     from service.errors import ConfigError
+    from service.master import Master
 
     try:
         config = Config.from_env()
-        set_up_log(config.log_level)
-        from service.master import Master
+        log.set_up(config.log_level)
 
         return Master(config).run()
     except ConfigError as error:
         print(f"stormdrain: {error}", file=sys.stderr)
-        return EXIT_CONFIG
+        return exits.CONFIG
 
 
 def settings() -> int:
@@ -39,21 +37,6 @@ def settings() -> int:
 
     print(table())
     return 0
-
-
-def set_up_log(level: str) -> None:
-    from service.handlers import request_id
-
-    class WithRequest(logging.Formatter):
-        def format(self, record: logging.LogRecord) -> str:
-            record.request = request_id.get()
-            return super().format(record)
-
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(
-        WithRequest("%(asctime)s.%(msecs)03d %(levelname)s %(process)d [%(request)s] %(message)s", "%Y-%m-%dT%H:%M:%S")
-    )
-    logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import msgspec
 
 from service import registry, retry
 from service.backlog.aio import AsyncBacklog
-from service.errors import StoreError, UnknownJob
+from service.errors import StoreBroken, StoreError, UnknownJob
 from service.executor import Executor
 from service.job import Claim, Outcome, Raised, Returned
 
@@ -23,13 +23,17 @@ RETRY_STORE = 0.5  # seconds before a busy store is asked again
 
 
 class Consumer:
-    def __init__(self, backlog: AsyncBacklog, executor: Executor, worker: str, lease: float) -> None:
+    def __init__(
+        self, backlog: AsyncBacklog, executor: Executor, worker: str, lease: float, on_broken: Callable[[], None]
+    ) -> None:
+        """`on_broken` is called when this consumer cannot go on."""
         self._backlog, self._executor, self.worker, self._lease = backlog, executor, worker, lease
+        self._on_broken = on_broken
         self._woken = asyncio.Event()
         self._stopping = False
         self._waking_others = False
         self._in_slots = 0  # claims whose outcome is still awaited
-        self._running: dict[str, asyncio.Task[None]] = {}  # by job id
+        self._running: dict[Claim, asyncio.Task[None]] = {}  # by claim: after a hang the same job may be here twice
         self._loops: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -41,6 +45,13 @@ class Consumer:
             asyncio.create_task(self._forever(self._sweep, SWEEP)),
             asyncio.create_task(self._forever(self._extend, self._lease / 3)),
         ]
+        for loop in self._loops:
+            loop.add_done_callback(self._loop_ended)
+
+    def _loop_ended(self, loop: asyncio.Task[None]) -> None:
+        if not loop.cancelled() and loop.exception():
+            log.error("the consumer failed", exc_info=loop.exception())
+            self._on_broken()  # or jobs would be accepted here, and never run
 
     def wake(self) -> None:
         """There is something to claim. Where no slot is free, another producer may have one."""
@@ -62,6 +73,8 @@ class Consumer:
         while not self._stopping:
             try:
                 await turn()
+            except StoreBroken:
+                return  # the producer ends, AsyncBacklog has told it
             except StoreError as error:
                 log.warning("the backlog does not answer: %s", error)
                 await asyncio.sleep(RETRY_STORE)
@@ -73,7 +86,7 @@ class Consumer:
         claims = await self._backlog.claim(free, self.worker) if free > 0 else []
         self._in_slots += len(claims)
         for claim in claims:
-            self._running[claim.job.id] = asyncio.create_task(self._run(claim))
+            self._running[claim] = asyncio.create_task(self._run(claim))
         if len(claims) < free or not free:
             await self._wait()
 
@@ -86,8 +99,8 @@ class Consumer:
 
     async def _run(self, claim: Claim) -> None:
         try:
-            log.info("scheduling %s", label(claim))
             try:
+                log.info("scheduling %s", claim.job.label)
                 outcome, backoff = await self._outcome(claim)
             finally:
                 self._in_slots -= 1
@@ -97,12 +110,14 @@ class Consumer:
                 try:
                     settled = await self._backlog.settle(settlement)
                     break
+                except StoreBroken:
+                    return  # others find what we hold, once we have ended
                 except StoreError as error:  # what a job came to is not given up; the lease decides in the end
                     log.warning("settle: the backlog does not answer: %s", error)
                     await asyncio.sleep(RETRY_STORE)
             self._report(claim, outcome, settled)
         finally:
-            del self._running[claim.job.id]
+            del self._running[claim]
 
     async def _outcome(self, claim: Claim) -> tuple[Outcome, float]:
         try:
@@ -114,36 +129,36 @@ class Consumer:
     def _report(self, claim: Claim, outcome: Outcome, settled: bool) -> None:
         word, reason = retry.describe(outcome)
         if not settled:
-            log.warning("attempt %d of %s came too late: %s", claim.attempt, label(claim), word)
+            log.warning("attempt %d of %s came too late: %s", claim.attempt, claim.job.label, word)
         elif word == "succeeded":
-            log.info("Collected job: %s", label(claim))
+            log.info("Collected job: %s", claim.job.label)
         else:
             log.warning(
                 "attempt %d of %s: %s: %s",
                 claim.attempt,
-                label(claim),
+                claim.job.label,
                 word,
                 msgspec.json.encode(reason).decode(),
             )
 
     async def _sweep(self) -> None:
         self._executor.retire()
-        if await self._backlog.sweep():
+        if await self._backlog.sweep(self.worker):
             self._woken.set()
             self._backlog.wake_others()
 
     async def _extend(self) -> None:
         if not await self._backlog.extend(self.worker, self._lease):
             log.warning("this producer hung for more than its lease: its jobs were given to others")
-            for id in list(self._running):
-                self._executor.kill(id, Returned("the lease was lost"))
+            for claim in list(self._running):
+                self._executor.kill(claim, Returned("the lease was lost"))
 
     async def stop(self, drain: float) -> None:
         """Claim no more; let what runs finish within `drain` seconds; give the rest back, attempt not counted."""
         claiming, sweeping, extending = self._loops
         self._stopping = True
         self._woken.set()
-        await claiming  # not cancelled: the jobs of a claim under way would wait for our lease to end
+        await asyncio.wait((claiming,))  # not cancelled: the jobs of a claim under way would wait for our lease to end
         if self._running:
             await asyncio.wait(self._running.values(), timeout=drain)
         self._executor.close("the producer stops")
@@ -152,9 +167,3 @@ class Consumer:
         for loop in (sweeping, extending):
             loop.cancel()
         await asyncio.gather(sweeping, extending, return_exceptions=True)
-
-
-def label(claim: Claim) -> str:
-    """What the log calls a job: its job_id argument, as JSON and so on one line, or its id."""
-    args = msgspec.json.decode(claim.job.args)
-    return msgspec.json.encode(args["job_id"]).decode() if args.get("job_id") is not None else claim.job.id

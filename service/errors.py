@@ -1,9 +1,11 @@
 """What can go wrong, as classes: one root, each with its HTTP status; the docstring is the title.
 
 StormdrainError
-├── ConfigError            a setting or the jobs module is wrong: the process does not start
+├── ConfigError            a setting is wrong: the process does not start
+│   └── JobsError          the jobs module cannot be imported
 ├── Refused                the client's doing; nothing was stored
 │   ├── Malformed          400
+│   ├── CrossSite          403
 │   ├── NotFound           404
 │   │   └── UnknownJob     404, with the known names
 │   ├── WrongMethod        405, with the allowed ones
@@ -11,6 +13,7 @@ StormdrainError
 │   ├── WrongContentType   415
 │   └── BadArguments       422
 └── StoreError             the backlog could not do it
+    ├── StoreFull          507: not stored, the disk is full
     ├── StoreBusy          503: not stored; try again
     └── StoreBroken        503: the state of the last commit is unknown; this process ends
 """
@@ -39,6 +42,14 @@ class StormdrainError(Exception):
 class ConfigError(StormdrainError):
     """The configuration is wrong"""
 
+    traceback = False
+
+
+class JobsError(ConfigError):
+    """The jobs module cannot be imported"""
+
+    traceback = True  # of its cause, which is in the user's own code
+
 
 class Refused(StormdrainError):
     """The request was refused"""
@@ -51,6 +62,13 @@ class Malformed(Refused):
     """The request is not well formed"""
 
     slug = "malformed"
+
+
+class CrossSite(Refused):
+    """Another site's page may not send jobs"""
+
+    status = 403
+    slug = "cross-site"
 
 
 class NotFound(Refused):
@@ -105,6 +123,13 @@ class StoreBusy(StoreError):
     """The backlog is busy: nothing was stored, try again"""
 
     slug = "store-busy"
+
+
+class StoreFull(StoreError):
+    """The disk is full: nothing was stored"""
+
+    status = 507
+    slug = "disk-full"
 
 
 class StoreBroken(StoreError):

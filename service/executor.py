@@ -15,6 +15,7 @@ import signal
 import threading
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import wait
 
 from service import linux, runner
 from service.job import Claim, Crashed, Outcome, Returned, TimedOut
@@ -47,13 +48,24 @@ class ProcessSlot:
     def start(self) -> None:
         """Blocks until the process is there. Raises BrokenExecutor when it cannot start."""
         self._pid = self._pool.submit(os.getpid).result()
-        self._process = next(p for p in multiprocessing.active_children() if p.pid == self._pid)
+        found = [p for p in multiprocessing.active_children() if p.pid == self._pid]
+        if not found:
+            raise BrokenExecutor("it died at once")
+        (self._process,) = found
+
+    def died(self) -> bool:
+        """Also while it was idle: what an earlier job left in it may have ended it."""
+        return bool(wait([self._process.sentinel], 0))
 
     async def run(self, claim: Claim, timeout: float) -> Outcome:
+        job = claim.job
         try:
-            future = asyncio.wrap_future(
-                self._pool.submit(runner.run, claim.job.name, claim.job.args, claim.attempt, self._result_max)
-            )
+            work = self._pool.submit(runner.run, job.name, job.args, claim.attempt, self._result_max)
+        except BrokenExecutor:
+            self.kill(Returned("the slot is gone"))
+            return Returned("the slot had died before")
+        future = asyncio.wrap_future(work)
+        try:
             await asyncio.wait((future,), timeout=timeout)
             if not future.done():
                 self.kill(TimedOut(timeout))
@@ -65,8 +77,8 @@ class ProcessSlot:
         """End the process and everything it started; the job in it comes to `because`."""
         self.alive = False
         self._killed_because = self._killed_because or because
-        linux.kill_group(self._pid)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        linux.kill_tree(self._pid)
+        self._pool.shutdown(wait=False)
 
     def _post_mortem(self) -> Outcome:
         killed_because = self._killed_because
@@ -100,6 +112,9 @@ class ThreadSlot:
     def start(self) -> None:
         """Nothing to wait for."""
 
+    def died(self) -> bool:
+        return False
+
     async def run(self, claim: Claim, timeout: float) -> Outcome:
         job = claim.job
         self._ended = asyncio.get_running_loop().create_future()
@@ -129,7 +144,8 @@ class Executor:
         self.slots = slots
         self._jobs, self._idle_limit, self._result_max = jobs, idle, result_max
         self._idle: dict[str, list[tuple[float, Slot]]] = {kind: [] for kind in SLOT}
-        self._busy: dict[str, Slot] = {}  # by job id
+        self._busy: dict[Claim, Slot] = {}
+        self._closed_because: Returned | None = None
         # One long-lived thread, since forking takes 15 ms that the event loop does not have.
         self._starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="slot-starter")
 
@@ -152,16 +168,22 @@ class Executor:
             log.error("a slot cannot start: %r", error)
             await asyncio.sleep(START_AGAIN)
             return Returned(f"a slot cannot start: {error!r}")
-        self._busy[claim.job.id] = slot
+        if self._closed_because:
+            slot.kill(self._closed_because)
+            return self._closed_because
+        self._busy[claim] = slot
         try:
             return await slot.run(claim, claim.job.timeout)
         finally:
-            del self._busy[claim.job.id]
+            del self._busy[claim]
             self._give_back(function.kind, slot)
 
     async def _take(self, kind: str) -> Slot:
-        if self._idle[kind]:
-            return self._idle[kind].pop()[1]
+        while self._idle[kind]:
+            idle = self._idle[kind].pop()[1]
+            if not idle.died():
+                return idle
+            idle.kill(Returned("it had died"))
         slot: Slot = SLOT[kind](self._jobs, self._result_max)
         await asyncio.get_running_loop().run_in_executor(self._starter, slot.start)
         return slot
@@ -179,15 +201,16 @@ class Executor:
                     slot.kill(Returned("idle"))
             self._idle[kind] = [(since, slot) for since, slot in idle if slot.alive]
 
-    def kill(self, id: str, because: Outcome) -> bool:
-        """End the attempt that this job is in, if it runs here."""
-        slot = self._busy.get(id)
+    def kill(self, claim: Claim, because: Outcome) -> bool:
+        """End this attempt, if it runs here."""
+        slot = self._busy.get(claim)
         if slot:
             slot.kill(because)
         return slot is not None
 
     def close(self, because: str) -> None:
         """Kill every slot; the jobs in them come to Returned."""
+        self._closed_because = Returned(because)
         for slot in [*self._busy.values(), *(slot for idle in self._idle.values() for _, slot in idle)]:
             slot.kill(Returned(because))
         self._starter.shutdown(wait=False, cancel_futures=True)

@@ -6,7 +6,6 @@ The contract is in the README. Whatever is refused is refused before anything is
 from __future__ import annotations
 
 import base64
-import contextvars
 import hashlib
 import json
 import logging
@@ -26,6 +25,7 @@ from service.config import Config
 from service.consumer import Consumer
 from service.errors import (
     BadArguments,
+    CrossSite,
     Malformed,
     NotFound,
     Refused,
@@ -35,17 +35,19 @@ from service.errors import (
     WrongContentType,
     WrongMethod,
 )
-from service.job import Job, Record, State, new_id
-from service.retry import stamp
+from service.job import Job, Record, State, new_id, stamp
+from service.log import request_id
 
 log = logging.getLogger(__name__)
-
-request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="-")
 
 ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 JOB_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"
 # What curl says of a -d body when nobody told it otherwise; the body is JSON all the same.
 JSON_TYPES = ("", "application/json", "application/x-www-form-urlencoded")
+
+# What a browser says of a request that no other site's page has caused (Fetch Metadata). Without this, any page
+# that a developer visits could send jobs to the stack on loopback.
+OWN_SITE = ("none", "same-origin")
 
 LANDING = (Path(__file__).parent / "landing.html").read_text()
 STYLE = LANDING.partition("<style>")[2].partition("</style>")[0]
@@ -141,6 +143,8 @@ class Handler(RequestHandler):
         request_id.set(self.request_id)
         if self.request.method not in self.methods:
             raise WrongMethod(f"{self.request.method} is not allowed here: use {', '.join(self.methods)}")
+        if self.request.method == "POST" and self.request.headers.get("Sec-Fetch-Site", "none") not in OWN_SITE:
+            raise CrossSite("a page of another site asks for this; browsers may send jobs from here only")
         if len(self.request.body) > self.server.config.body_max:
             raise TooLarge(f"the body is above BODY_MAX={self.server.config.body_max} bytes")
 
@@ -169,7 +173,7 @@ class Handler(RequestHandler):
         await self.server.backlog.put(job)
         self.server.consumer.wake()
         self.set_header("Location", f"/jobs/{job.id}")
-        log.info("job add:%s", msgspec.json.encode(args.get("job_id", job.id)).decode().strip('"'))
+        log.info("job add:%s", job.label)
         return job
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
@@ -177,14 +181,15 @@ class Handler(RequestHandler):
         if isinstance(error, StormdrainError):
             self.problem(error.status, error.slug, error.title, error.detail, error.members)
         elif isinstance(error, HTTPError) and status_code < 500:
-            self.problem(status_code, Malformed.slug, self._reason, error.log_message or "", {})
+            slug = WrongMethod.slug if status_code == 405 else Malformed.slug
+            self.problem(status_code, slug, self._reason, error.log_message or "", {})
         else:
             self.problem(500, StormdrainError.slug, "Internal error", "it is in the log under this instance", {})
 
     def problem(self, status: int, slug: str, title: str, detail: str, members: dict[str, Any]) -> None:
         self.set_status(status)
         self.set_header("Content-Type", "application/problem+json")
-        if status == 503:
+        if status in (503, 507):
             self.set_header("Retry-After", "1")
         if status == 405:
             self.set_header("Allow", ", ".join(self.methods))

@@ -9,9 +9,12 @@ put ──► queued ──claim──► running ──settle──► succeede
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 
+import msgspec
 from uuid_utils import uuid7
 
 
@@ -29,6 +32,11 @@ def new_id() -> str:
     return str(uuid7())
 
 
+def stamp(seconds: float) -> str:
+    """RFC 3339 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A job as it is put. `args` is a JSON object in UTF-8; `timeout` is seconds for one attempt."""
@@ -39,6 +47,12 @@ class Job:
     timeout: float
     attempts: int
     priority: int = 0
+
+    @property
+    def label(self) -> str:
+        """What the log calls it: its job_id argument, as JSON and so on one line, or its id."""
+        job_id = msgspec.json.decode(self.args).get("job_id")
+        return self.id if job_id is None else json.dumps(job_id)
 
 
 @dataclass(frozen=True, slots=True)

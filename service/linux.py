@@ -6,7 +6,9 @@ import contextlib
 import ctypes
 import math
 import os
+import resource
 import signal
+import time
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -20,9 +22,10 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl")
 
 
-def die_with_parent(signum: int = signal.SIGKILL) -> None:
-    """Get `signum` when the thread that created this process ends, however it ends."""
-    parent = os.getppid()
+def die_with_parent(signum: int = signal.SIGKILL, parent: int | None = None) -> None:
+    """Get `signum` when the thread that created this process ends, however it ends. `parent` is its process id,
+    as known before the fork; without it, a parent that is gone already is not noticed."""
+    parent = parent or os.getppid()
     _prctl(PR_SET_PDEATHSIG, signum)
     if os.getppid() != parent:  # it died before the kernel knew of our wish
         os.kill(os.getpid(), signum)
@@ -39,14 +42,46 @@ def leave_process_group() -> None:
 
 
 def kill_group(leader: int) -> None:
-    """SIGKILL a process that leads its group, and everything it started."""
+    """SIGKILL a process that leads its group, and what is in the group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)
 
 
-def children() -> list[int]:
-    """Process ids of this process's children, adopted ones included."""
-    return [int(pid) for pid in Path("/proc/thread-self/children").read_text().split()]
+def kill_tree(root: int) -> None:
+    """SIGKILL a process that leads its group and adopts orphans, and everything it started, whatever group or
+    session that has moved to."""
+    for pid in descendants(root):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    kill_group(root)
+
+
+def descendants(root: int) -> list[int]:
+    found = []
+    for pid in children(root):
+        found += [pid, *descendants(pid)]
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """Process ids of a process's children, adopted ones included; none when it is gone."""
+    found = []
+    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(child) for child in tasks.read_text().split()]
+    return found
+
+
+def clock() -> float:
+    """Seconds on a clock that all processes of this boot share and nobody can set. It stands still while the
+    machine is suspended: on CLOCK_BOOTTIME every lease would have ended when the lid is opened."""
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+def raise_file_limit() -> None:
+    """As many open files as the hard limit grants: every connection and every slot needs some."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def boot_id() -> str:

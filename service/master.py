@@ -20,19 +20,19 @@ from dataclasses import dataclass
 
 from tornado.netutil import bind_sockets, bind_unix_socket
 
-from service import linux, producer
+from service import exits, linux, producer
 from service.config import Config, parse_listen
 from service.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-EXIT_BOOT = 3  # a producer cannot boot
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 BOOT_FAILURES = 5  # in a row, before we give up; whoever runs us sees it, rather than a loop
 BACKOFF = 0.1  # seconds before a child that died young is forked again; doubled each time
 BACKOFF_MAX = 5.0
 YOUNG = 10.0  # seconds; a child that lived longer starts over without backoff
 GRACE = 5.0  # seconds beyond the drain time, before a child is killed
+LOOK = 0.5  # seconds between looks for orphans; what a job started must be gone 1 s after its limit
 QUEUE = 4096  # connections that may wait to be accepted; a unix socket refuses at once what is above that
 
 
@@ -41,7 +41,6 @@ class Child:
     task: int
     booted_fd: int
     started: float
-    booted: bool = False
 
 
 class Master:
@@ -58,29 +57,31 @@ class Master:
         """Serve until a stop signal, or until a producer cannot boot; returns the exit code."""
         assert threading.active_count() == 1, "a thread before the fork is half a thread in the child"
         assert asyncio._get_running_loop() is None, "an event loop before the fork would be shared by all children"
-        sockets = bind(self._config.listen)
+        self._sockets = bind(self._config.listen)
         # Blocked before the fork, so that a signal in between is kept for whoever it is for, not lost.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS | {signal.SIGCHLD})
         linux.adopt_orphans()
+        linux.raise_file_limit()
         count = self._config.producers or linux.cores()
         log.info("listening on %s with %d producers", self._config.listen, count)
         for task in range(count):
-            self._fork(task, sockets)
+            self._fork(task)
         while self._children or self._due:
-            self._turn(sockets)
+            self._turn()
         self._end_orphans()
         log.info("all producers have ended")
         return self._exit_code
 
-    def _turn(self, sockets: list[socket.socket]) -> None:
+    def _turn(self) -> None:
         info = signal.sigtimedwait(STOP_SIGNALS | {signal.SIGCHLD}, self._patience())
         if info and info.si_signo in STOP_SIGNALS:
             self._stop(0)
         self._reap()
+        self._end_orphans()
         now = time.monotonic()
         for task in [task for task, due in self._due.items() if due <= now]:
             del self._due[task]
-            self._fork(task, sockets)
+            self._fork(task)
         if self._stopping_since and now > self._stopping_since + self._config.drain + GRACE:
             log.error("killing producers that did not stop in time")
             for pid in self._children:
@@ -89,21 +90,25 @@ class Master:
     def _patience(self) -> float:
         """Seconds until there is something to do without a signal."""
         now = time.monotonic()
-        return max(0.01, min([due - now for due in self._due.values()] + [1.0]))
+        return max(0.01, min([due - now for due in self._due.values()] + [LOOK]))
 
-    def _fork(self, task: int, sockets: list[socket.socket]) -> None:
+    def _fork(self, task: int) -> None:
         ours, theirs = os.pipe()
+        master = os.getpid()
         pid = os.fork()
         if pid == 0:
             os.close(ours)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-            linux.die_with_parent(signal.SIGTERM)  # which drains: a killed master leaves nobody serving
-            producer.boot(self._config, sockets, lambda: os.close(theirs) if os.write(theirs, b"!") else None)
+            linux.die_with_parent(signal.SIGTERM, master)  # which drains: a killed master leaves nobody serving
+            producer.boot(self._config, self._sockets, theirs)
         os.close(theirs)
         self._children[pid] = Child(task, ours, time.monotonic())
 
     def _stop(self, exit_code: int) -> None:
         self._due.clear()
+        # Ours too, or connections would queue here while the children drain, and be reset in the end.
+        for listening in self._sockets:
+            listening.close()
         if self._stopping_since is None:
             self._stopping_since = time.monotonic()
             self._exit_code = exit_code
@@ -124,17 +129,16 @@ class Master:
     def _buried(self, pid: int, child: Child, exitcode: int) -> None:
         booted = os.read(child.booted_fd, 1) == b"!"
         os.close(child.booted_fd)
-        self._end_orphans()
         if self._stopping_since is not None:
             return
         log.error("producer %d (process %d) ended with %d", child.task, pid, exitcode)
         self._failures = 0 if booted else self._failures + 1
-        if exitcode == producer.EXIT_CONFIG:
+        if exitcode == exits.CONFIG:
             self._stop(exitcode)
             return
         if self._failures >= BOOT_FAILURES:
             log.error("a producer cannot boot: giving up")
-            self._stop(EXIT_BOOT)
+            self._stop(exits.BOOT)
             return
         young = time.monotonic() - child.started < YOUNG
         deaths = self._deaths[child.task] = self._deaths.get(child.task, 0) + 1 if young else 0
@@ -142,10 +146,9 @@ class Master:
         self._due[child.task] = time.monotonic() + pause
 
     def _end_orphans(self) -> None:
-        """A killed producer's slots end by themselves; what their jobs had started is adopted by us, and ended."""
-        for pid in linux.children():
+        """Slots adopt what their jobs leave behind. Whatever comes to us has lost its slot, and is ended."""
+        for pid in linux.children(os.getpid()):
             if pid not in self._children:
-                linux.kill_group(pid)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 

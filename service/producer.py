@@ -26,7 +26,7 @@ from typing import Any
 
 from tornado.httpserver import HTTPServer
 
-from service import registry
+from service import exits, registry
 from service.backlog import open_backlog
 from service.backlog.aio import AsyncBacklog
 from service.config import Config
@@ -39,22 +39,21 @@ from service.job import new_id
 log = logging.getLogger(__name__)
 
 HEADER_MAX = 16 * 1024  # bytes
+BUFFER_MIN = 2 << 20  # bytes; headers must fit too, however small BODY_MAX is
 # Seconds. Longer than nginx keeps an idle connection (nginx/upstream.conf): if we closed it first, a POST could
 # already be under way on it, and fail. Short enough to be rid of who sends headers or bodies drop by drop.
 IDLE_TIMEOUT = 10.0
 # Seconds nginx needs to let go of idle connections, once we answer with `Connection: close`.
 LET_GO = 2.5
-
-EXIT_BROKEN = 1
-EXIT_CONFIG = 2  # trying again cannot help: the master stops
+DRAIN_GRACE = 2.0  # seconds beyond the drain time, for the last commits; less than the master's
 
 
-def main(config: Config, sockets: list[socket.socket], booted: Callable[[], None]) -> int:
-    """Run one producer to its end; returns the exit code. `booted` is called once it serves."""
+def main(config: Config, sockets: list[socket.socket], booted_fd: int) -> int:
+    """Run one producer to its end; returns the exit code. A byte is written to `booted_fd` once it serves."""
     registry.load(config.jobs)
     executor = Executor(config.jobs, config.slots, config.slot_idle, config.result_max)
     executor.prepare()
-    return run_in_loop(Producer(config, executor).run(sockets, booted))
+    return run_in_loop(Producer(config, executor).run(sockets, booted_fd))
 
 
 def run_in_loop(work: Coroutine[Any, Any, int]) -> int:
@@ -72,7 +71,7 @@ class Producer:
         self._stop = asyncio.Event()
         self._broken = False
 
-    async def run(self, sockets: list[socket.socket], booted: Callable[[], None]) -> int:
+    async def run(self, sockets: list[socket.socket], booted_fd: int) -> int:
         config = self._config
         worker = f"{socket.gethostname()}.{os.getpid()}.{new_id()[-6:]}"
         loop = asyncio.get_running_loop()
@@ -80,34 +79,39 @@ class Producer:
             loop.add_signal_handler(signum, self._stop.set)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))  # blocked since before the fork
 
-        backlog = AsyncBacklog(open_backlog(config.backlog), config.commit_timeout, self._store_broke)
-        consumer = Consumer(backlog, self._executor, worker, config.lease)
+        backlog = AsyncBacklog(open_backlog(config.backlog), config.commit_timeout, self._break)
+        consumer = Consumer(backlog, self._executor, worker, config.lease, self._break)
         await consumer.start()
         server = Server(config, backlog, consumer)
         http = HTTPServer(
             application(server),
             xheaders=True,  # nginx sets X-Real-IP, and nobody else reaches us
             max_header_size=HEADER_MAX,
-            max_body_size=2 * config.body_max,  # above ours, which is refused with a problem, and below all reason
-            max_buffer_size=2 * config.body_max,
+            # Above ours, which is refused with a problem; what Tornado refuses gets a bare 400.
+            max_body_size=max(2 * config.body_max, BUFFER_MIN),
+            max_buffer_size=max(2 * config.body_max, BUFFER_MIN),
             idle_connection_timeout=IDLE_TIMEOUT,
             body_timeout=IDLE_TIMEOUT,
         )
         http.add_sockets(sockets)
-        booted()
+        os.write(booted_fd, b"!")
         log.info("serving as %s", worker)
         await self._stop.wait()
 
         log.info("draining: up to %g s for what runs", config.drain)
         server.draining = True
         http.stop()
-        await asyncio.gather(consumer.stop(config.drain), asyncio.sleep(LET_GO))
-        await http.close_all_connections()
-        await backlog.close(worker)
+        try:
+            async with asyncio.timeout(config.drain + LET_GO + DRAIN_GRACE):
+                await asyncio.gather(consumer.stop(config.drain), asyncio.sleep(LET_GO))
+                await http.close_all_connections()
+                await backlog.close(worker)
+        except TimeoutError:
+            log.error("draining takes too long: ending as it is, the other producers take over what is held here")
         log.info("stopped")
-        return EXIT_BROKEN if self._broken else 0
+        return exits.BROKEN if self._broken else 0
 
-    def _store_broke(self) -> None:
+    def _break(self) -> None:
         """After an I/O error the state of the last commit is unknown: end this process; the next one reads
         what is really on disk."""
         self._broken = True
@@ -121,13 +125,13 @@ def exit_now(code: int) -> None:
     os._exit(code)
 
 
-def boot(config: Config, sockets: list[socket.socket], booted: Callable[[], None]) -> None:
+def boot(config: Config, sockets: list[socket.socket], booted_fd: int) -> None:
     """What the forked child does. Never returns."""
     try:
-        exit_now(main(config, sockets, booted))
+        exit_now(main(config, sockets, booted_fd))
     except ConfigError as error:
-        log.error("%s", error)
-        exit_now(EXIT_CONFIG)
+        log.error("%s", error, exc_info=error.__cause__ if error.traceback else None)
+        exit_now(exits.CONFIG)
     except BaseException:
         log.exception("the producer failed")
-    exit_now(EXIT_BROKEN)
+    exit_now(exits.BROKEN)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from service.errors import BadArguments, ConfigError, UnknownJob
+from service.errors import BadArguments, ConfigError, JobsError, UnknownJob
 
 NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 KINDS = ("process", "thread")
@@ -101,7 +101,7 @@ def _register(
         raise ConfigError(f"job {name!r} is registered twice")
     if inspect.iscoroutinefunction(function):
         raise ConfigError(f"job {name!r} is a coroutine function: jobs are plain functions")
-    if not timeout > 0 or attempts < 1 or backoff < 0 or kind not in KINDS:
+    if not 0 < timeout < float("inf") or attempts < 1 or backoff < 0 or kind not in KINDS:
         raise ConfigError(f"job {name!r}: timeout > 0, attempts >= 1, backoff >= 0, kind one of {KINDS}")
     arguments = _arguments(name, function)
     _functions[name] = Function(name, function, arguments, float(timeout), attempts, float(backoff), kind)
@@ -135,11 +135,15 @@ def _default(value: Any) -> Any:
 
 
 def load(module: str) -> None:
-    """Import the module that registers this deployment's functions. Raises ConfigError."""
+    """Import the module that registers this deployment's functions. Raises ConfigError, JobsError."""
     try:
         importlib.import_module(module)
-    except ImportError as error:
+    except ConfigError:
+        raise
+    except ModuleNotFoundError as error:
         raise ConfigError(f"JOBS is {module!r}, which cannot be imported: {error}") from error
+    except Exception as error:
+        raise JobsError(f"JOBS is {module!r}, which cannot be imported: {error!r}") from error
     if not _functions:
         raise ConfigError(f"JOBS is {module!r}, which registers no function: put @job above one")
 

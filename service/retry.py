@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from random import random
 
 import msgspec
 
-from service.job import Claim, Crashed, Outcome, Raised, Returned, Settlement, State, Succeeded, TimedOut
+from service.job import Claim, Crashed, Outcome, Raised, Returned, Settlement, State, Succeeded, TimedOut, stamp
 
 CRASHES = 3  # a job that kills its slot this often is failed, however many attempts are left
 BACKOFF_MAX = 3600.0  # seconds; beyond an hour a longer wait tells nobody anything
@@ -97,8 +96,3 @@ def history_entry(claim: Claim, outcome: Outcome, worker: str, now: float) -> by
             "cpu_seconds": getattr(outcome, "cpu_seconds", None),
         }
     )
-
-
-def stamp(seconds: float) -> str:
-    """RFC 3339 in UTC, to the millisecond."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -7,6 +7,7 @@ would break the slot, and a SystemExit would end the producer.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 import time
@@ -26,6 +27,7 @@ Reply = tuple[bool, tuple[str, ...] | bytes, float]
 def initialise(jobs: str) -> None:
     """Once per slot, before its first job."""
     linux.leave_process_group()
+    linux.adopt_orphans()  # so that whatever a job starts stays below its slot, and ends with it
     # Handlers, not SIG_IGN: whatever the job starts would inherit that, and could not be stopped.
     signal.signal(signal.SIGTERM, _ignore)
     signal.signal(signal.SIGINT, _ignore)
@@ -44,7 +46,7 @@ def _die_with_producer() -> None:
     producer = parent_process()
     if producer is not None:
         producer.join()
-    linux.kill_group(0)
+    linux.kill_tree(os.getpid())
 
 
 def run(name: str, args: bytes, attempt: int, result_max: int) -> Reply:

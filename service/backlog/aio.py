@@ -10,13 +10,14 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from service.backlog.base import Backlog
-from service.errors import StoreBroken, StoreBusy
+from service.errors import StoreBroken, StoreBusy, StoreError, StoreFull
 from service.job import Claim, Job, Record, Running, Settlement, State
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class AsyncBacklog:
         self._pending: list[Write] = []
         self._changed = threading.Condition()
         self._closing = False
+        self._broken: StoreBroken | None = None
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="backlog-reader")
         self._writer = threading.Thread(target=self._write_forever, name="backlog-writer")
         self._writer.start()
@@ -65,8 +67,8 @@ class AsyncBacklog:
     async def extend(self, worker: str, lease: float) -> bool:
         return await self._write("extend", (worker, lease))  # type: ignore[no-any-return]
 
-    async def sweep(self) -> int:
-        return await self._write("sweep", ())  # type: ignore[no-any-return]
+    async def sweep(self, sweeper: str) -> int:
+        return await self._write("sweep", (sweeper,))  # type: ignore[no-any-return]
 
     async def ping(self) -> None:
         """Returns when the store can be written. Raises StoreError."""
@@ -106,13 +108,14 @@ class AsyncBacklog:
             self._closing = True
             self._changed.notify()
         await self._loop.run_in_executor(self._reader, self._writer.join)
-        await self._read(self._leave, worker)
+        if not self._broken:
+            await self._read(self._leave, worker)
         self._reader.shutdown()
 
     def _leave(self, worker: str) -> None:
         try:
             self._backlog.leave(worker)
-        except (StoreBusy, StoreBroken) as error:  # then the lock on our presence file tells the others
+        except StoreError as error:  # then the lock on our presence file tells the others
             log.warning("what this producer held is left for the others to find: %s", error)
         self._backlog.close()
 
@@ -120,6 +123,8 @@ class AsyncBacklog:
         return await self._loop.run_in_executor(self._reader, read, *arguments)
 
     async def _write(self, verb: str, argument: Any) -> Any:
+        if self._broken:
+            raise self._broken
         future: asyncio.Future[Any] = self._loop.create_future()
         write = Write(verb, argument, future, self._loop.time() + self._commit_timeout)
         with self._changed:
@@ -137,6 +142,13 @@ class AsyncBacklog:
             _answer(write, StoreBusy(f"no place in a commit within {self._commit_timeout:g} s"))
         self._withdrawing = self._loop.call_later(self._commit_timeout / 4, self._withdraw)
 
+    def _break(self, taken: list[Write], error: StoreBroken) -> None:
+        """In the event loop again: whatever is asked from now on gets this answer."""
+        self._broken = error
+        for write in [*taken, *self._pending]:
+            _answer(write, error)
+        self._on_broken()
+
     # What follows runs in the writer thread.
 
     def _write_forever(self) -> None:
@@ -147,13 +159,16 @@ class AsyncBacklog:
                     taken = self._take()  # only now: whoever came while we waited for the lock is in
                     answers = self._apply(taken)
             except StoreBusy:
-                threading.Event().wait(BUSY_PAUSE)
+                time.sleep(BUSY_PAUSE)
+                continue
+            except StoreFull as error:
+                self._loop.call_soon_threadsafe(_answer_all, taken, [error] * len(taken))
+                time.sleep(BUSY_PAUSE)
                 continue
             except Exception as error:
-                log.error("a commit failed: %s: %s", type(error).__name__, error)
-                broken = error if isinstance(error, StoreBroken) else StoreBroken(str(error))
-                self._loop.call_soon_threadsafe(self._fail, taken or self._take(), broken)
-                continue
+                log.exception("a commit failed")
+                self._loop.call_soon_threadsafe(self._break, taken, StoreBroken(str(error)))
+                return  # what this connection would say from here on cannot be trusted
             self._loop.call_soon_threadsafe(_answer_all, taken, answers)
 
     def _wait_for_pending(self) -> bool:
@@ -181,11 +196,6 @@ class AsyncBacklog:
             elif write not in answers:
                 answers[write] = getattr(self._backlog, write.verb)(*write.argument)
         return [answers[write] for write in writes]
-
-    def _fail(self, writes: list[Write], error: StoreBroken) -> None:
-        for write in writes:
-            _answer(write, error)
-        self._on_broken()
 
 
 def _answer_all(writes: list[Write], answers: list[Any]) -> None:

@@ -30,15 +30,15 @@ class Backlog(Protocol):
         token. Two workers never get the same job."""
 
     def extend(self, worker: str, lease: float) -> bool:
-        """This worker lives, and keeps what it holds for another `lease` seconds of the boot clock.
+        """This worker lives, and keeps what it holds for another `lease` seconds.
         False when it had no lease any more: what it held has been given to others."""
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         """running → the settlement's state. False where the token is stale: somebody else holds the job now."""
 
-    def sweep(self) -> int:
-        """What dead or hanging workers hold is queued again, attempt not counted; retries whose time has come can
-        be claimed. Returns how many jobs became claimable. Cheap when there is nothing to do."""
+    def sweep(self, sweeper: str) -> int:
+        """What dead or hanging workers hold (not `sweeper`, who asks) is queued again, attempt not counted; retries
+        whose time has come can be claimed. Returns how many jobs became claimable. Cheap when there are none."""
 
     def leave(self, worker: str) -> None:
         """This worker ends. What it still holds is queued again."""
@@ -50,7 +50,7 @@ class Backlog(Protocol):
         """Jobs by state. Never a scan: the cost does not grow with the backlog."""
 
     def oldest(self) -> float | None:
-        """When the job that waits longest was put, in seconds since the epoch; None when nothing can be claimed."""
+        """When the job that is claimed next was put, in seconds since the epoch; None when there is none."""
 
     def running(self) -> list[Running]:
         """What every slot of every worker runs."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from service import linux
 from service.backlog.base import Backlog
-from service.job import Claim, Job, Record, Running, Settlement, State
-from service.retry import stamp
+from service.job import Claim, Job, Record, Running, Settlement, State, stamp
 
 
 @dataclass(slots=True)
@@ -21,7 +21,7 @@ class Row:
     created_at: float
     run_at: float
     state: State = State.QUEUED
-    due: float | None = None  # boot clock; None: can be claimed
+    due: float | None = None  # the clock of this boot; None: can be claimed
     attempt: int = 0
     crashes: int = 0
     token: int = 0
@@ -33,14 +33,10 @@ class Row:
     history: list[bytes] = field(default_factory=list)
 
 
-def boot_clock() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 class MemoryBacklog(Backlog):
     durability = "memory"
 
-    def __init__(self, clock: Callable[[], float] = boot_clock, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = linux.clock, wall: Callable[[], float] = time.time) -> None:
         self._clock, self._wall = clock, wall
         self._rows: dict[str, Row] = {}
         self._leases: dict[str, float] = {}
@@ -61,7 +57,7 @@ class MemoryBacklog(Backlog):
         return [self._claim(row, worker) for row in ready[:limit]]
 
     def _ready(self) -> list[Row]:
-        return [row for row in self._rows.values() if row.state == State.QUEUED and row.due is None]
+        return [row for row in list(self._rows.values()) if row.state == State.QUEUED and row.due is None]
 
     def _claim(self, row: Row, worker: str) -> Claim:
         row.state, row.worker, row.started_at = State.RUNNING, worker, self._wall()
@@ -91,12 +87,12 @@ class MemoryBacklog(Backlog):
             row.finished_at = self._wall()
         return True
 
-    def sweep(self) -> int:
+    def sweep(self, sweeper: str) -> int:
         now = self._clock()
-        due = [row for row in self._rows.values() if row.due is not None and row.due <= now]
+        due = [row for row in list(self._rows.values()) if row.due is not None and row.due <= now]
         for row in due:
             row.due = None
-        expired = [worker for worker, until in self._leases.items() if until < now]
+        expired = [worker for worker, until in self._leases.items() if until < now and worker != sweeper]
         return len(due) + sum(self._lost(worker, "its producer hung beyond its lease") for worker in expired)
 
     def leave(self, worker: str) -> None:
@@ -104,7 +100,7 @@ class MemoryBacklog(Backlog):
 
     def _lost(self, worker: str, reason: str) -> int:
         self._leases.pop(worker, None)
-        held = [row for row in self._rows.values() if row.worker == worker]
+        held = [row for row in list(self._rows.values()) if row.worker == worker]
         for row in held:
             entry = {
                 "attempt": row.attempt,
@@ -137,7 +133,7 @@ class MemoryBacklog(Backlog):
         )
 
     def counts(self) -> dict[State, int]:
-        return {state: 0 for state in State} | Counter(row.state for row in self._rows.values())
+        return {state: 0 for state in State} | Counter(row.state for row in list(self._rows.values()))
 
     def oldest(self) -> float | None:
         return min((row.created_at for row in self._ready()), default=None)
@@ -145,7 +141,7 @@ class MemoryBacklog(Backlog):
     def running(self) -> list[Running]:
         return [
             Running(row.worker, row.job.id, row.job.name, row.started_at or 0.0)
-            for row in self._rows.values()
+            for row in list(self._rows.values())
             if row.worker is not None
         ]
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -21,7 +20,7 @@ class Presence:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._own: tuple[str, int] | None = None
-        self._others: dict[str, int] = {}
+        self._held: dict[str, int] = {}  # locks of dead workers
 
     def arrive(self, worker: str) -> None:
         """Show that this worker lives, until the process ends or leaves."""
@@ -37,26 +36,30 @@ class Presence:
     def fileno(self) -> int | None:
         return self._own[1] if self._own else None
 
-    @contextlib.contextmanager
-    def dead(self) -> Iterator[list[str]]:
-        """The workers that are dead. Held until the block ends, then forgotten unless it raised."""
-        held: dict[str, int] = {}
-        try:
-            for worker in self._names():
-                fd = self._lock(worker)
-                if fd is not None:
-                    held[worker] = fd
-            yield list(held)
-            for worker in held:
-                (self._folder / worker).unlink(missing_ok=True)
-        finally:
-            for fd in held.values():
-                os.close(fd)
+    def dead(self) -> list[str]:
+        """The workers that are dead. Nobody else finds them until `bury` or `release`."""
+        for worker in self._names():
+            fd = self._lock(worker)
+            if fd is not None:
+                self._held[worker] = fd
+        return list(self._held)
+
+    def bury(self) -> None:
+        """What the dead ones held is on disk as queued: forget them."""
+        for worker in self._held:
+            (self._folder / worker).unlink(missing_ok=True)
+        self.release()
+
+    def release(self) -> None:
+        """Leave the dead ones to be found again."""
+        for fd in self._held.values():
+            os.close(fd)
+        self._held.clear()
 
     def _names(self) -> list[str]:
         own = self._own[0] if self._own else None
         with contextlib.suppress(FileNotFoundError):
-            return [name for name in os.listdir(self._folder) if name != own and not name.startswith(".")]
+            return [name for name in os.listdir(self._folder) if name not in (own, *self._held) and name[0] != "."]
         return []
 
     def _lock(self, worker: str) -> int | None:

@@ -20,7 +20,7 @@ import apsw
 from service import linux
 from service.backlog.base import Backlog
 from service.backlog.presence import Presence
-from service.errors import ConfigError, StoreBroken, StoreBusy
+from service.errors import ConfigError, StoreBroken, StoreBusy, StoreFull
 from service.job import Claim, Job, Record, Running, Settlement, State
 
 # SQLite 3.7.0 to 3.51.2 can corrupt a WAL file when one connection writes while another checkpoints, which is what
@@ -43,7 +43,7 @@ CREATE TABLE jobs (
     crashes INTEGER NOT NULL DEFAULT 0,
     token INTEGER NOT NULL DEFAULT 0,   -- fencing token: one more with every claim
     worker TEXT,                        -- who holds it, while running
-    due_boot TEXT,                      -- a retry waits until `due` on the boot clock of this boot
+    due_boot TEXT,                      -- a retry waits until `due` on the clock of this boot
     due REAL,
     created_at REAL NOT NULL,
     run_at REAL NOT NULL,
@@ -86,10 +86,12 @@ WHERE id = :id AND state = 'running' AND token = :token
 RETURNING 1
 """
 
-# A boot clock only compares within its boot; after a reboot every retry's time has come.
-PROMOTE = """
-UPDATE jobs SET due_boot = NULL, due = NULL
-WHERE due_boot IS NOT NULL AND (due_boot <> :boot OR due <= :clock)
+# Retries whose time has come.
+PROMOTE = "UPDATE jobs SET due_boot = NULL, due = NULL WHERE due_boot = :boot AND due <= :clock"
+
+# The clock only compares within its boot; after a reboot every retry's time has come.
+PROMOTE_AFTER_REBOOT = """
+UPDATE jobs SET due_boot = NULL, due = NULL WHERE due_boot IS NOT NULL AND due_boot <> ?
 """
 
 EXPIRED = "SELECT worker FROM workers WHERE boot <> :boot OR lease_until < :clock"
@@ -118,15 +120,11 @@ SELECT created_at FROM jobs WHERE state = 'queued' AND due_boot IS NULL ORDER BY
 RUNNING = "SELECT worker, id, name, started_at FROM jobs WHERE state = 'running' ORDER BY worker, started_at"
 
 
-def boot_clock() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 class SqliteBacklog(Backlog):
     durability = "fsync"
 
     def __init__(
-        self, path: str, clock: Callable[[], float] = boot_clock, wall: Callable[[], float] = time.time
+        self, path: str, clock: Callable[[], float] = linux.clock, wall: Callable[[], float] = time.time
     ) -> None:
         """Open the file, or make it. After the fork: a connection carried across one corrupts the file."""
         version = apsw.sqlite_lib_version()
@@ -163,6 +161,7 @@ class SqliteBacklog(Backlog):
                 self._db.pragma("user_version", SCHEMA_VERSION)
         elif version != SCHEMA_VERSION:
             raise ConfigError(f"the backlog has schema {version}, this release uses {SCHEMA_VERSION}")
+        self._db.execute(PROMOTE_AFTER_REBOOT, (self._boot,))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -186,10 +185,14 @@ class SqliteBacklog(Backlog):
                 yield
                 self._write_counts()
                 self._db.execute("COMMIT")
+                self._presence.bury()
             except BaseException as error:
                 self._changes.clear()
+                self._presence.release()
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
+                if isinstance(error, apsw.FullError):
+                    raise StoreFull(str(error)) from error
                 if isinstance(error, apsw.Error):
                     raise StoreBroken(str(error)) from error
                 raise
@@ -269,13 +272,13 @@ class SqliteBacklog(Backlog):
             self._moved(1, State.RUNNING, s.state)
         return settled
 
-    def sweep(self) -> int:
+    def sweep(self, sweeper: str) -> int:
         now = {"boot": self._boot, "clock": self._clock()}
-        with self._presence.dead() as dead, self._own_batch():
+        with self._own_batch():
             self._db.execute(PROMOTE, now)
             promoted = self._db.changes()
-            expired = [worker for (worker,) in self._db.execute(EXPIRED, now)]
-            lost = sum(self._lost(worker, "its producer died") for worker in dead)
+            lost = sum(self._lost(worker, "its producer died") for worker in self._presence.dead())
+            expired = [worker for (worker,) in self._db.execute(EXPIRED, now) if worker != sweeper]
             lost += sum(self._lost(worker, "its producer hung beyond its lease") for worker in expired)
             return promoted + lost
 

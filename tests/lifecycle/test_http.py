@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -128,6 +129,7 @@ def test_another_content_type_is_refused(running: Server) -> None:
         ("GET", "/jobs/7", 404),
         ("GET", "/jobs/01890000-0000-7000-8000-000000000000", 404),
         ("BREW", "/jobs", 405),
+        ("BREW", "/nothing", 405),
     ],
 )
 def test_wrong_methods_and_paths_are_problems(running: Server, method: str, path: str, status: int) -> None:
@@ -157,6 +159,17 @@ def test_stats_shows_what_every_producer_runs(running: Server) -> None:
     assert location.rpartition("/")[2] in [job["id"] for job in ran]
     assert len(stats["producers"]) == 2
     assert stats["states"]["running"] >= 1
+
+
+def test_another_sites_page_cannot_send_jobs(running: Server) -> None:
+    response = requests.post(f"{running.url}/jobs", json={"job": "noop"}, headers={"Sec-Fetch-Site": "cross-site"})
+    problem(response, 403)
+
+
+def test_a_small_body_limit_leaves_room_for_headers(tmp_path: Path) -> None:
+    with server(tmp_path, BODY_MAX="1024", PRODUCERS="1") as it:
+        problem(requests.post(f"{it.url}/jobs", data="x" * 3000), 413)
+        assert requests.get(f"{it.url}/healthz", headers={"Cookie": "c=" + "x" * 8000}).status_code == 200
 
 
 def test_a_request_id_that_is_plain_is_kept_and_another_is_replaced(running: Server) -> None:

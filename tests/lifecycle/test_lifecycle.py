@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
+import requests
 
-from tests.support import ROOT, Server, all_gone, descendants, server, wait_until
+from tests.support import ROOT, Server, all_gone, answers, descendants, server, wait_until
 
 
 def lines(server: Server, text: str) -> int:
@@ -131,12 +133,91 @@ def test_what_a_killed_producers_job_had_started_is_ended(tmp_path: Path) -> Non
 
 
 def test_a_producer_that_cannot_boot_ends_the_tree_with_a_reason(tmp_path: Path) -> None:
-    (tmp_path / "broken_jobs.py").write_text("raise RuntimeError('no such model')\n")
+    (tmp_path / "broken_jobs.py").write_text("import os\nos._exit(1)\n")
     it = Server(tmp_path, {"JOBS": "broken_jobs", "PYTHONPATH": f"{ROOT}:{tmp_path}"})
     it.start()
     assert it.process.wait(30) == 3
-    assert "no such model" in it.log.read_text()
     assert "a producer cannot boot: giving up" in it.log.read_text()
+
+
+def test_a_jobs_module_that_raises_ends_the_tree_at_once_and_shows_where(tmp_path: Path) -> None:
+    (tmp_path / "broken_jobs.py").write_text("raise RuntimeError('no such model')\n")
+    it = Server(tmp_path, {"JOBS": "broken_jobs", "PYTHONPATH": f"{ROOT}:{tmp_path}"})
+    it.start()
+    assert it.process.wait(30) == 2
+    assert 'broken_jobs.py", line 1' in it.log.read_text()
+
+
+OWN_JOBS = """
+import os, subprocess, threading, time
+from service.registry import job
+
+@job
+def leave_a_bomb() -> str:
+    threading.Timer(0.2, os._exit, (9,)).start()
+    return "fine"
+
+@job(timeout=1, attempts=1)
+def start_a_daemon() -> None:
+    subprocess.Popen(["sleep", "61"], start_new_session=True)
+    time.sleep(30)
+"""
+
+
+def test_a_slot_that_died_while_idle_is_not_the_next_jobs_fault(tmp_path: Path) -> None:
+    (tmp_path / "own_jobs.py").write_text(OWN_JOBS)
+    with server(tmp_path, JOBS="own_jobs", PYTHONPATH=f"{ROOT}:{tmp_path}", PRODUCERS="1") as it:
+        it.wait_for(it.submit("leave_a_bomb"), "succeeded")
+        wait_until(lambda: not busy_slots(it.producers()[0]), "the slot has died", 5)
+        job = it.wait_for(it.submit("leave_a_bomb"), "succeeded")
+        assert [entry["outcome"] for entry in job["history"]] == ["succeeded"]
+
+
+def test_what_a_job_started_in_a_session_of_its_own_ends_with_the_time_limit(tmp_path: Path) -> None:
+    (tmp_path / "own_jobs.py").write_text(OWN_JOBS)
+    with server(tmp_path, JOBS="own_jobs", PYTHONPATH=f"{ROOT}:{tmp_path}", PRODUCERS="1") as it:
+        location = it.submit("start_a_daemon")
+        daemon = wait_until(lambda: [p for p in descendants(it.process.pid) if p.name() == "sleep"], "the daemon")
+        assert it.wait_for(location, "failed")["error"]["type"] == "timed_out"
+        wait_until(lambda: all_gone(daemon), "the daemon has ended", 1)
+
+
+def test_while_draining_new_connections_are_refused_at_once(tmp_path: Path) -> None:
+    """So that nginx takes the request to another server; queued here, it would be reset in the end."""
+    with server(tmp_path, DRAIN="5") as it:
+        it.wait_for(it.submit("sleep", seconds=4.0), "running")
+        it.process.terminate()
+
+        def refused() -> bool:
+            try:
+                requests.get(f"{it.url}/healthz", timeout=2)
+            except requests.ConnectionError:
+                return True
+            return False
+
+        wait_until(refused, "connections are refused", 2)
+        assert it.process.poll() is None
+        assert it.process.wait(20) == 0
+
+
+def test_a_store_that_fails_ends_the_producer_and_nothing_false_is_said(tmp_path: Path) -> None:
+    """A file size limit makes every further write an error, as a broken disk would."""
+    with server(tmp_path, PRODUCERS="1", DRAIN="1") as it:
+        known = it.submit("noop", job_id="before")
+        producer = it.producers()[0]
+        size = sum(f.stat().st_size for f in (tmp_path / "data").glob("backlog.db-wal"))
+        psutil.Process(producer).rlimit(psutil.RLIMIT_FSIZE, (size, size))
+        accepted = [known]
+        with suppress(requests.RequestException):
+            for n in range(200):
+                response = requests.post(f"{it.url}/jobs", json={"job": "noop", "args": {"job_id": n}}, timeout=10)
+                assert response.status_code in (202, 503, 507)
+                if response.status_code == 202:
+                    accepted.append(response.headers["Location"])
+        wait_until(lambda: not psutil.pid_exists(producer), "the producer has ended", 10)
+        wait_until(lambda: answers(f"{it.url}/readyz"), "another one is ready", 20)
+        for location in accepted:
+            it.wait_for(location, "succeeded")
 
 
 @pytest.mark.parametrize(
