@@ -63,9 +63,9 @@ class Config:
 def parse_listen(listen: str) -> tuple[str, int]:
     """(host, port) of `host:port`, or (path, 0) of `unix:path`. Raises ConfigError."""
     host, _, port = listen.rpartition(":")
-    if host == "unix":
+    if host == "unix" and port:
         return port, 0
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if host in ("", "unix") or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
         raise ConfigError(f"LISTEN is {listen!r}: use host:port, for instance 127.0.0.1:8000, or unix:path")
     return host.strip("[]"), int(port)
 

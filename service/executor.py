@@ -11,15 +11,17 @@ import asyncio
 import logging
 import multiprocessing
 import os
+import select
 import signal
 import threading
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing import forkserver, resource_tracker
-from multiprocessing.connection import wait
 
 from service import linux, runner
 from service.job import Claim, Crashed, Outcome, Returned, TimedOut
 from service.registry import Function
+from service.slotprocess import SlotContext
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +30,13 @@ DEATH_TIMEOUT = 1.0  # seconds a killed process may take to be gone, as promised
 
 
 # What every slot needs, imported once in the fork server: a slot then starts in a fifth of the time.
-PRELOAD = ["service.forkserver", "service.runner", "concurrent.futures.process", "multiprocessing.queues"]
+PRELOAD = [
+    "service.forkserver",
+    "service.runner",
+    "service.slotprocess",
+    "concurrent.futures.process",
+    "multiprocessing.queues",
+]
 
 
 class ProcessSlot:
@@ -36,26 +44,27 @@ class ProcessSlot:
 
     def __init__(self, jobs: str, result_max: int) -> None:
         self._result_max = result_max
+        self._context = SlotContext()
         self._pool = ProcessPoolExecutor(
             max_workers=1,
-            mp_context=multiprocessing.get_context("forkserver"),
+            mp_context=self._context,
             initializer=runner.initialise,
             initargs=(jobs,),
         )
         self.alive = True
+        self._pidfd = 0  # until it has started, and after it has ended
         self._killed_because: Outcome | None = None
 
     def start(self) -> None:
         """Blocks until the process is there. Raises BrokenExecutor when it cannot start."""
         self._pid = self._pool.submit(os.getpid).result()
-        found = [p for p in multiprocessing.active_children() if p.pid == self._pid]
-        if not found:
-            raise BrokenExecutor("it died at once")
-        (self._process,) = found
+        self._pidfd = os.pidfd_open(self._pid)  # readable from the moment of death, before anybody has reaped it
+        self._death = select.poll()
+        self._death.register(self._pidfd, select.POLLIN)
 
     def died(self) -> bool:
         """Also while it was idle: what an earlier job left in it may have ended it."""
-        return bool(wait([self._process.sentinel], 0))
+        return bool(self._death.poll(0))
 
     async def run(self, claim: Claim, timeout: float) -> Outcome:
         job = claim.job
@@ -77,7 +86,10 @@ class ProcessSlot:
         """End the process and everything it started; the job in it comes to `because`."""
         self.alive = False
         self._killed_because = self._killed_because or because
-        linux.kill_tree(self._pid)
+        if self._pidfd:
+            linux.kill_tree(self._pid)
+            os.close(self._pidfd)
+            self._pidfd = 0
         self._pool.shutdown(wait=False)
 
     def _post_mortem(self) -> Outcome:
@@ -85,14 +97,14 @@ class ProcessSlot:
         self.kill(Returned("the slot is gone"))  # what the job started may still be there
         if killed_because:
             return killed_because
-        self._process.join(DEATH_TIMEOUT)
-        return Crashed(death(self._process.exitcode))
+        self._context.process.join(DEATH_TIMEOUT)
+        return Crashed(death(self._context.process.exitcode))
 
 
 def death(exitcode: int | None) -> str:
     """Why a process died, in words. `exitcode` as multiprocessing has it: negative for a signal."""
-    if exitcode is None or exitcode == 255:  # 255: the fork server could not say, or os._exit(255)
-        return "the slot's process died (exit code 255 or unknown)"
+    if exitcode is None:
+        return "the slot's process died, or closed its end of the pool; nobody knows how"
     if exitcode >= 0:
         return f"the slot's process exited with code {exitcode}"
     name = signal.Signals(-exitcode).name if -exitcode in signal.valid_signals() else f"signal {-exitcode}"
@@ -121,7 +133,8 @@ class ThreadSlot:
         work = asyncio.wrap_future(self._pool.submit(runner.run, job.name, job.args, claim.attempt, self._result_max))
         await asyncio.wait((work, self._ended), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if work.done():
-            return runner.outcome(work.result())
+            # The clock is the process's, the producer's that is: it says nothing of this job.
+            return replace(runner.outcome(work.result()), cpu_seconds=None)
         self.kill(TimedOut(timeout))
         return self._ended.result()
 
@@ -185,8 +198,12 @@ class Executor:
                 return idle
             idle.kill(Returned("it had died"))
         slot: Slot = SLOT[kind](self._jobs, self._result_max)
-        await asyncio.get_running_loop().run_in_executor(self._starter, slot.start)
+        await asyncio.get_running_loop().run_in_executor(self._starter, self._start, slot)
         return slot
+
+    def _start(self, slot: Slot) -> None:
+        if not self._closed_because:
+            slot.start()
 
     def _give_back(self, kind: str, slot: Slot) -> None:
         if slot.alive:
@@ -213,4 +230,4 @@ class Executor:
         self._closed_because = Returned(because)
         for slot in [*self._busy.values(), *(slot for idle in self._idle.values() for _, slot in idle)]:
             slot.kill(Returned(because))
-        self._starter.shutdown(wait=False, cancel_futures=True)
+        self._starter.shutdown(wait=False)

@@ -50,10 +50,13 @@ def attempt() -> int:
 
 
 def call(name: str, args: dict[str, Any], attempt: int) -> Any:
-    """Run a function as attempt number `attempt`. Raises whatever it raises."""
+    """Run a function as attempt number `attempt`, its arguments as its annotations say (a datetime from a string,
+    for instance). Raises whatever it raises."""
+    function = find(name)
+    typed = msgspec.convert(args, function.arguments)
     token = _attempt.set(attempt)
     try:
-        return find(name).call(**args)
+        return function.call(**{name: getattr(typed, name, value) for name, value in args.items()})
     finally:
         _attempt.reset(token)
 
@@ -101,7 +104,7 @@ def _register(
         raise ConfigError(f"job {name!r} is registered twice")
     if inspect.iscoroutinefunction(function):
         raise ConfigError(f"job {name!r} is a coroutine function: jobs are plain functions")
-    if not 0 < timeout < float("inf") or attempts < 1 or backoff < 0 or kind not in KINDS:
+    if not 0 < timeout < float("inf") or attempts < 1 or not 0 <= backoff < float("inf") or kind not in KINDS:
         raise ConfigError(f"job {name!r}: timeout > 0, attempts >= 1, backoff >= 0, kind one of {KINDS}")
     arguments = _arguments(name, function)
     _functions[name] = Function(name, function, arguments, float(timeout), attempts, float(backoff), kind)
@@ -112,7 +115,11 @@ def _arguments(name: str, function: Callable[..., Any]) -> type[msgspec.Struct]:
     """The signature as a type that validates: unknown names are refused, annotations are checked."""
     members: list[Any] = []
     open_ended = False
-    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except NameError as error:
+        raise ConfigError(f"job {name!r}: an annotation cannot be resolved: {error}") from None
+    for parameter in signature.parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
             open_ended = True
         elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):

@@ -19,6 +19,7 @@ from service import linux, registry
 from service.job import Raised, Succeeded
 
 TRACEBACK_MAX = 16_000  # characters; the end of it says what happened
+NAME_MAX = 200  # characters
 MESSAGE_MAX = 4_000  # characters
 
 Reply = tuple[bool, tuple[str, ...] | bytes, float]
@@ -70,11 +71,11 @@ def encode(result: Any, result_max: int) -> bytes:
 def describe(error: BaseException) -> tuple[str, str, str]:
     try:
         message = str(error)
-    except Exception as second:  # a __str__ of the user's that raises
+    except BaseException as second:  # a __str__ of the user's that raises
         message = f"<its message could not be made: {type(second).__name__}>"
     ours = error.__traceback__.tb_next if error.__traceback__ else None
     lines = "".join(traceback.format_exception(type(error), error, ours.tb_next if ours else None))
-    return type(error).__name__, _clean(message[:MESSAGE_MAX]), _clean(lines[-TRACEBACK_MAX:])
+    return type(error).__name__[:NAME_MAX], _clean(message[:MESSAGE_MAX]), _clean(lines[-TRACEBACK_MAX:])
 
 
 def _clean(text: str) -> str:

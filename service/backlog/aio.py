@@ -103,11 +103,11 @@ class AsyncBacklog:
         fd = self._backlog.wake_fd()
         if fd is not None:
             self._loop.remove_reader(fd)
-        self._withdrawing.cancel()
         with self._changed:
             self._closing = True
             self._changed.notify()
         await self._loop.run_in_executor(self._reader, self._writer.join)
+        self._withdrawing.cancel()
         if not self._broken:
             await self._read(self._leave, worker)
         self._reader.shutdown()
@@ -120,7 +120,10 @@ class AsyncBacklog:
         self._backlog.close()
 
     async def _read(self, read: Callable[..., T], *arguments: Any) -> T:
-        return await self._loop.run_in_executor(self._reader, read, *arguments)
+        try:
+            return await self._loop.run_in_executor(self._reader, read, *arguments)
+        except Exception as error:
+            raise StoreError(f"the backlog cannot be read: {error}") from error
 
     async def _write(self, verb: str, argument: Any) -> Any:
         if self._broken:

@@ -50,7 +50,7 @@ class Backlog(Protocol):
         """Jobs by state. Never a scan: the cost does not grow with the backlog."""
 
     def oldest(self) -> float | None:
-        """When the job that is claimed next was put, in seconds since the epoch; None when there is none."""
+        """When the claimable job that waits longest was put, in seconds since the epoch; None when there is none."""
 
     def running(self) -> list[Running]:
         """What every slot of every worker runs."""

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -40,17 +40,36 @@ class MemoryBacklog(Backlog):
         self._clock, self._wall = clock, wall
         self._rows: dict[str, Row] = {}
         self._leases: dict[str, float] = {}
+        self._before: dict[str, Row | None] = {}  # as the rows were when the batch began
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        yield
+        leases = dict(self._leases)
+        self._before.clear()
+        try:
+            yield
+        except BaseException:
+            self._leases = leases
+            for id, row in self._before.items():
+                if row:
+                    self._rows[id] = row
+                else:
+                    del self._rows[id]
+            raise
+
+    def _touch(self, row: Row) -> None:
+        self._before.setdefault(row.job.id, replace(row, history=list(row.history)))
 
     def put(self, jobs: Sequence[Job]) -> list[bool]:
         return [self._put(job) for job in jobs]
 
     def _put(self, job: Job) -> bool:
         now = self._wall()
-        return self._rows.setdefault(job.id, row := Row(job, now, now)) is row
+        if job.id in self._rows:
+            return False
+        self._before.setdefault(job.id, None)
+        self._rows[job.id] = Row(job, now, now)
+        return True
 
     def claim(self, limit: int, worker: str) -> list[Claim]:
         ready = sorted(self._ready(), key=lambda row: -row.job.priority)
@@ -60,6 +79,7 @@ class MemoryBacklog(Backlog):
         return [row for row in list(self._rows.values()) if row.state == State.QUEUED and row.due is None]
 
     def _claim(self, row: Row, worker: str) -> Claim:
+        self._touch(row)
         row.state, row.worker, row.started_at = State.RUNNING, worker, self._wall()
         row.attempt += 1
         row.token += 1
@@ -74,9 +94,10 @@ class MemoryBacklog(Backlog):
         return [self._settle(settlement) for settlement in settlements]
 
     def _settle(self, s: Settlement) -> bool:
-        row = self._rows[s.id]
-        if row.state != State.RUNNING or row.token != s.token:
+        row = self._rows.get(s.id)
+        if row is None or row.state != State.RUNNING or row.token != s.token:
             return False
+        self._touch(row)
         row.state, row.attempt, row.crashes, row.worker = s.state, s.attempt, s.crashes, None
         row.result, row.error = s.result, s.error
         row.history.append(s.entry)
@@ -91,6 +112,7 @@ class MemoryBacklog(Backlog):
         now = self._clock()
         due = [row for row in list(self._rows.values()) if row.due is not None and row.due <= now]
         for row in due:
+            self._touch(row)
             row.due = None
         expired = [worker for worker, until in self._leases.items() if until < now and worker != sweeper]
         return len(due) + sum(self._lost(worker, "its producer hung beyond its lease") for worker in expired)
@@ -102,6 +124,7 @@ class MemoryBacklog(Backlog):
         self._leases.pop(worker, None)
         held = [row for row in list(self._rows.values()) if row.worker == worker]
         for row in held:
+            self._touch(row)
             entry = {
                 "attempt": row.attempt,
                 "worker": worker,

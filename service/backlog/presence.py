@@ -84,8 +84,12 @@ class Presence:
                     os.close(fd)
 
     def leave(self) -> None:
+        """What this worker held is on disk as queued: nobody needs to look for it."""
         if self._own:
-            worker, fd = self._own
-            (self._folder / worker).unlink(missing_ok=True)
-            os.close(fd)
+            (self._folder / self._own[0]).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Without having left, this looks like a death: the others take over what is held."""
+        if self._own:
+            os.close(self._own[1])
             self._own = None

@@ -113,8 +113,18 @@ SELECT id, name, args, timeout, attempts, priority,
 FROM jobs WHERE id = ?
 """
 
+# From one priority to the next on the index, and the first of each: at most 201 steps, however long the backlog.
 OLDEST = """
-SELECT created_at FROM jobs WHERE state = 'queued' AND due_boot IS NULL ORDER BY priority DESC, seq LIMIT 1
+WITH RECURSIVE present (priority) AS (
+    SELECT (SELECT priority FROM jobs WHERE state = 'queued' AND due_boot IS NULL ORDER BY priority DESC LIMIT 1)
+    UNION ALL
+    SELECT (SELECT priority FROM jobs WHERE state = 'queued' AND due_boot IS NULL AND priority < present.priority
+            ORDER BY priority DESC LIMIT 1)
+    FROM present WHERE priority IS NOT NULL
+)
+SELECT min((SELECT created_at FROM jobs
+            WHERE state = 'queued' AND due_boot IS NULL AND priority = present.priority ORDER BY seq LIMIT 1))
+FROM present WHERE priority IS NOT NULL
 """
 
 RUNNING = "SELECT worker, id, name, started_at FROM jobs WHERE state = 'running' ORDER BY worker, started_at"
@@ -336,7 +346,7 @@ class SqliteBacklog(Backlog):
         self._presence.wake_others()
 
     def close(self) -> None:
-        self._presence.leave()
+        self._presence.close()
         self._db.close()
         self._reader.close()
         os.close(self._lock)

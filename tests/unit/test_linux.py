@@ -108,9 +108,9 @@ def test_on_this_machine_there_is_at_least_one_core() -> None:
 
 def test_children_are_those_of_this_process() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        assert child.pid in linux.children()
+        assert child.pid in linux.children(os.getpid())
         child.communicate(b"\n")
-    assert child.pid not in linux.children()
+    assert child.pid not in linux.children(os.getpid())
 
 
 def test_a_group_is_killed_with_all_that_was_started_in_it() -> None:
