@@ -31,6 +31,7 @@ class Follow:
         twice = (Counter(ids) - Counter(self.open.keys())).elements()
         self.lost = [Lost(id, "its id was given to two jobs") for id in twice]
         self.ends: Counter[str] = Counter()
+        self.unfinished: Counter[str] = Counter()
         self.window = SMALLEST
         self.place = 0
 
@@ -101,6 +102,12 @@ class Follow:
             self.open[seen.id] = Sighting(seen.id, seen.state or last.state, seen.problem)
 
     def give_up(self) -> None:
+        """A job that the service still shows is not lost: it waits behind others, or for a retry."""
         for id, state, problem in self.open.values():
-            self.lost.append(Lost(id, f"no end seen, last seen: {state}" + (f", then {problem}" if problem else "")))
+            if problem or state == "never":
+                self.lost.append(
+                    Lost(id, f"no end seen, last seen: {state}" + (f", then {problem}" if problem else ""))
+                )
+            else:
+                self.unfinished[state] += 1
         self.open.clear()

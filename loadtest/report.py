@@ -63,6 +63,8 @@ def counts(submission: Submission, follow: Follow) -> dict[str, int]:
     ends = {state: follow.ends[state] for state in ENDS}
     if follow.ends[REMOVED]:
         ends[REMOVED] = follow.ends[REMOVED]
+    if follow.unfinished:
+        ends["unfinished"] = follow.unfinished.total()
     return ends | {"lost": len(follow.lost)}
 
 
@@ -70,6 +72,7 @@ def followed(submission: Submission, follow: Follow) -> str:
     tally = " + ".join(f"{name} {count}" for name, count in counts(submission, follow).items())
     lines = [f"accepted {len(submission.ids)} = {tally}"]
     lines += [f"LOST {id} ({why})" for id, why in follow.lost[:NAMED]]
+    lines += [f"not ended when no more did: {n} x {state}" for state, n in follow.unfinished.items()]
     if len(follow.lost) > NAMED:
         lines += [f"… and {len(follow.lost) - NAMED} more LOST"]
     return "\n".join(lines)
@@ -79,6 +82,8 @@ def verdict(submission: Submission, follow: Follow) -> Exit:
     """A lost job outweighs any failed request."""
     if follow.lost:
         return Exit.LOST
+    if follow.unfinished:
+        return Exit.UNFINISHED
     return Exit.OK if len(submission.ids) == submission.requests else Exit.REFUSED
 
 

@@ -222,13 +222,13 @@ def test_percentiles_are_values_that_were_measured() -> None:
     assert report.answer_times(Submission(1, times=[0.005]))["p50"] == 5.0
 
 
-def test_a_job_that_never_ends_is_lost_with_its_last_state_and_hides_no_other(stack: Stack) -> None:
+def test_a_job_that_does_not_end_is_unfinished_not_lost_and_hides_no_other(stack: Stack) -> None:
     running: Reply = (200, {"state": "running"}, {})
     stack.look = lambda number, look: running if number < 15 else ended(number, look)
     done = loadtest(stack.url, N=40, FOLLOW_TIMEOUT=0.3)
-    assert done.returncode == Exit.LOST
-    assert "accepted 40 = succeeded 25 + failed 0 + cancelled 0 + expired 0 + lost 15\n" in done.stdout
-    assert "LOST j14 (no end seen, last seen: running)\n" in done.stdout
+    assert done.returncode == Exit.UNFINISHED
+    assert "accepted 40 = succeeded 25 + failed 0 + cancelled 0 + expired 0 + unfinished 15 + lost 0\n" in done.stdout
+    assert "not ended when no more did: 15 x running\n" in done.stdout
 
 
 def test_at_most_20_lost_jobs_are_printed() -> None:

@@ -1,0 +1,102 @@
+"""What is written is true: settings, targets, layers."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from service.config import Config, table
+from tests.support import ROOT
+
+README = (ROOT / "README.md").read_text()
+SETTINGS = [f.name.upper() for f in fields(Config)]
+
+
+def test_the_readme_lists_every_setting_as_the_program_prints_it() -> None:
+    listed = README.partition("<!-- make settings -->\n")[2].partition("\n<!-- end -->")[0]
+    assert listed == table()
+
+
+def test_compose_passes_every_setting_on() -> None:
+    compose = (ROOT / "compose.yaml").read_text()
+    server = compose.partition("\n  server:\n")[2].partition("\n  loadtest:\n")[0]
+    assert [name for name in SETTINGS if not re.search(rf"^      {name}:", server, re.MULTILINE)] == []
+
+
+def test_every_make_target_in_the_readme_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    used = set(re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)", README, re.MULTILINE))
+    assert {name for pair in used for name in pair if name} <= targets
+
+
+def test_make_alone_prints_every_target_with_a_sentence() -> None:
+    printed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in ("up", "down", "status", "logs", "loadtest", "settings", "test", "check", "lock", "base-images"):
+        assert re.search(rf"make {target} +\S+ \S+", printed), target
+
+
+def test_every_variable_of_the_example_is_a_setting() -> None:
+    example = (ROOT / ".env.example").read_text()
+    names = set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
+    assert names <= {*SETTINGS, "PORT", "JOBS_DIR", "STOP_GRACE"}
+
+
+def test_the_limits_that_nginx_and_the_server_share_are_the_same() -> None:
+    assert Config.__dataclass_fields__["body_max"].default == 1 << 20
+    assert "client_max_body_size 1m;" in (ROOT / "nginx/limits.conf").read_text()
+
+
+def test_nginx_lets_go_of_idle_connections_before_the_server_does() -> None:
+    from service.producer import IDLE_TIMEOUT, LET_GO
+
+    (seconds,) = re.findall(r"keepalive_timeout (\d+)s;", (ROOT / "nginx/upstream.conf").read_text())
+    assert int(seconds) < LET_GO < IDLE_TIMEOUT
+
+
+def test_no_line_asks_nginx_to_replay_what_enqueues() -> None:
+    for file in (ROOT / "nginx").glob("*.conf"):
+        directives = [line.partition("#")[0] for line in file.read_text().splitlines()]
+        assert not [line for line in directives if "non_idempotent" in line], file
+
+
+def imports(module: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("module", "never"),
+    [
+        ("handlers.py", ["service.executor", "service.runner", "service.retry"]),
+        ("consumer.py", ["service.handlers", "tornado"]),
+        ("executor.py", ["service.backlog", "service.handlers", "service.consumer", "tornado"]),
+        ("retry.py", ["service.backlog", "service.executor", "service.handlers", "asyncio"]),
+        ("backlog/sqlite.py", ["service.handlers", "service.consumer", "service.executor", "asyncio"]),
+        ("backlog/memory.py", ["service.handlers", "service.consumer", "service.executor", "asyncio"]),
+        ("runner.py", ["service.backlog", "service.handlers", "tornado", "asyncio"]),
+    ],
+)
+def test_imports_point_the_way_data_flows(module: str, never: list[str]) -> None:
+    found = imports(ROOT / "service" / module)
+    assert [name for name in found if any(name == n or name.startswith(n + ".") for n in never)] == []
+
+
+def test_the_lock_files_pin_everything_with_hashes_and_name_no_index() -> None:
+    for lock in (ROOT / "requirements").glob("*.txt"):
+        text = lock.read_text()
+        assert "index-url" not in text
+        assert "://" not in text
+        pins = re.findall(r"^[a-z][^ ]*", text, re.MULTILINE)
+        assert pins
+        assert all("==" in pin for pin in pins)
+        assert text.count("--hash=sha256:") >= len(pins)
