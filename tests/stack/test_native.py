@@ -29,10 +29,11 @@ class Stack(Client):
         super().__init__(f"http://127.0.0.1:{self.port}")
 
     def make(self, *target: str) -> subprocess.CompletedProcess[str]:
+        outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
         return subprocess.run(
             ["make", *target],
             cwd=ROOT,
-            env=os.environ | {"STACK": "native", "PORT": str(self.port), "VAR_DIR": str(self.folder)},
+            env=outside | {"STACK": "native", "PORT": str(self.port), "VAR_DIR": str(self.folder)},
             capture_output=True,
             text=True,
             timeout=100,
