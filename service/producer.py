@@ -14,15 +14,11 @@ What happens, and why in this order:
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import importlib
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 from tornado.httpserver import HTTPServer
 
@@ -53,16 +49,7 @@ def main(config: Config, sockets: list[socket.socket], booted_fd: int) -> int:
     registry.load(config.jobs)
     executor = Executor(config.jobs, config.slots, config.slot_idle, config.result_max)
     executor.prepare()
-    return run_in_loop(Producer(config, executor).run(sockets, booted_fd))
-
-
-def run_in_loop(work: Coroutine[Any, Any, int]) -> int:
-    """uvloop where it is installed: measured faster, see DECISIONS.md."""
-    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
-    with contextlib.suppress(ImportError):
-        factory = importlib.import_module("uvloop").new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(work)
+    return asyncio.run(Producer(config, executor).run(sockets, booted_fd))
 
 
 class Producer:
