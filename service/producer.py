@@ -14,6 +14,7 @@ What happens, and why in this order:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -21,6 +22,7 @@ import socket
 import sys
 
 from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream
 
 from service import exits, registry
 from service.backlog import open_backlog
@@ -87,6 +89,7 @@ class Producer:
 
         log.info("draining: up to %g s for what runs", config.drain)
         server.draining = True
+        take_what_waits(http, sockets)
         http.stop()
         try:
             async with asyncio.timeout(config.drain + LET_GO + DRAIN_GRACE):
@@ -103,6 +106,16 @@ class Producer:
         what is really on disk."""
         self._broken = True
         self._stop.set()
+
+
+def take_what_waits(http: HTTPServer, sockets: list[socket.socket]) -> None:
+    """Accept the connections that are queued: closing the socket would reset them, with a request already sent."""
+    for listening in sockets:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                connection, address = listening.accept()
+                connection.setblocking(False)
+                http.handle_stream(IOStream(connection, max_buffer_size=http.max_buffer_size), address)
 
 
 def exit_now(code: int) -> None:
