@@ -87,5 +87,5 @@ lock:  ## Renew the lock files in requirements/ from pyproject.toml
 base-images:  ## Build stand-ins for the base images from Debian packages (root, Debian)
 	@docker/base-images.sh
 
-clean:  ## Remove the native stack's virtual environment, logs and DATA (queued jobs too)
+clean: down-native  ## Remove the native stack's virtual environment, logs and DATA (queued jobs too)
 	rm -rf .venv var

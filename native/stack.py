@@ -167,7 +167,6 @@ def lay_out(nginx: str) -> None:
     template = string.Template((ROOT / "nginx/native.conf").read_text())
     values = {
         "socket": VAR / "run/server.sock",
-        "address": "127.0.0.1",
         "port": PORT,
         # The sockets are open to one user only, and root's workers would be another.
         "user": "user root;" if os.geteuid() == 0 else "",
@@ -187,7 +186,10 @@ def link_includes() -> None:
 
 
 def environment(nginx: str = "") -> dict[str, str]:
-    drain = float(os.environ.get("DRAIN") or 20)
+    try:
+        drain = float(os.environ.get("DRAIN") or 20)
+    except ValueError:
+        fail(f"DRAIN is {os.environ['DRAIN']!r}: use a number of seconds")
     jobs = os.environ.get("JOBS_DIR")
     return os.environ | {
         "VAR": str(VAR),
@@ -195,7 +197,7 @@ def environment(nginx: str = "") -> dict[str, str]:
         "PATH": f"{VENV}/bin:{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join([str(ROOT), *([str(Path(jobs).resolve())] if jobs else [])]),
         "LISTEN": f"unix:{VAR}/run/server.sock",
-        "BACKLOG": os.environ.get("BACKLOG") or f"sqlite:{VAR}/data/backlog.db",
+        "BACKLOG": f"sqlite:{VAR}/data/backlog.db",
         "STOP_SECONDS": str(int(drain) + STOP_MARGIN),
         "SERVER_LOG": f"{VAR}/log/server.log",
         "SERVER_LOG_MAX": LOG_MAX,

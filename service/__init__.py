@@ -17,6 +17,8 @@ and what all of them share:
     registry    @job(...): your functions by name; only what is registered can run
     config      every setting, its default and its sentence
     errors      what can be refused, each with its HTTP status
+    exits, log  how a process ends, and what it says
+    linux       what only the kernel can do for us; `forkserver` and `slotprocess` use it for slots
     jobs/       the functions this deployment runs
 """
 

@@ -37,7 +37,9 @@ class Config:
     commit_timeout: float = setting(
         5.0, "seconds", "A request that cannot be stored within this time is answered 503.", 0.1
     )
-    body_max: int = setting(1 << 20, "bytes", "The largest request body.", 1024)
+    body_max: int = setting(
+        1 << 20, "bytes", "The largest request body; above 1 MiB raise nginx/limits.conf too.", 1024
+    )
     result_max: int = setting(1 << 20, "bytes", "The largest result of a job, as JSON.", 1024)
     log_level: str = setting("info", "level", "debug, info, warning or error.")
 

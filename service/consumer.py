@@ -1,4 +1,5 @@
-"""Claims as many jobs as there are free slots, settles each. A put wakes it; nothing is polled while all is well."""
+"""Claims as many jobs as there are free slots, settles each. A put wakes it; a look once a
+second makes good for a wake-up that was lost."""
 
 from __future__ import annotations
 

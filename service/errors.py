@@ -15,7 +15,7 @@ StormdrainError
 └── StoreError             the backlog could not do it
     ├── StoreFull          507: not stored, the disk is full
     ├── StoreBusy          503: not stored; try again
-    └── StoreBroken        503: the state of the last commit is unknown; this process ends
+    └── StoreBroken        504: the state of the last commit is unknown; this process ends
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class BadArguments(Refused):
 
 
 class StoreError(StormdrainError):
-    """The backlog could not store this"""
+    """The backlog cannot do this now"""
 
     status = 503
     slug = "store"
@@ -135,4 +135,5 @@ class StoreFull(StoreError):
 class StoreBroken(StoreError):
     """The backlog failed: whether this was stored is unknown"""
 
+    status = 504  # to a client, any 503 means: not accepted
     slug = "store-broken"

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -62,7 +62,7 @@ class Server:
     config: Config
     backlog: AsyncBacklog
     consumer: Consumer
-    draining: bool = field(default=False)
+    draining: bool = False
 
 
 class Submission(msgspec.Struct, forbid_unknown_fields=True):
@@ -200,7 +200,7 @@ class Handler(RequestHandler):
         if isinstance(value, (Refused, HTTPError)):
             log.debug("refused: %s", value)  # a client's mistake is no event of ours
         elif isinstance(value, StoreError):
-            log.warning("not stored: %s", value)
+            log.warning("the backlog: %s", value)
         else:
             super().log_exception(typ, value, tb)
 

@@ -2,8 +2,8 @@
 
 What happens, and why in this order:
 
-    1  open the backlog         after the fork: a connection carried across one corrupts the file
-    2  start the fork server    from the main thread, which lives longest
+    1  start the fork server    from the main thread, which lives longest
+    2  open the backlog         after the fork: a connection carried across one corrupts the file
     3  take the lease           before the first claim
     4  listen                   last, so that whoever is answered is answered by all of this
     5  tell the master          a child that never gets here cannot boot, and is not restarted for ever

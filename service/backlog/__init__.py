@@ -4,7 +4,7 @@ from service.backlog.base import Backlog
 
 
 def open_backlog(url: str) -> Backlog:
-    """Open `sqlite:path` or `memory:`. Call after the fork. Raises ConfigError, StoreError."""
+    """Open `sqlite:path` or `memory:`. Call after the fork. Raises ConfigError."""
     scheme, _, path = url.partition(":")
     if scheme == "memory":
         from service.backlog.memory import MemoryBacklog

@@ -55,7 +55,7 @@ class AsyncBacklog:
         return self._backlog.durability
 
     async def put(self, job: Job) -> bool:
-        """Durable when it returns. Raises StoreBusy (not stored) or StoreBroken (unknown)."""
+        """Durable when it returns. Raises StoreBusy, StoreFull (not stored) or StoreBroken (unknown)."""
         return await self._write("put", job)  # type: ignore[no-any-return]
 
     async def settle(self, settlement: Settlement) -> bool:

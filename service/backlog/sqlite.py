@@ -113,7 +113,7 @@ SELECT id, name, args, timeout, attempts, priority,
 FROM jobs WHERE id = ?
 """
 
-# From one priority to the next on the index, and the first of each: at most 201 steps, however long the backlog.
+# From one priority to the next on the index, and the first of each: a step for each priority in use.
 OLDEST = """
 WITH RECURSIVE present (priority) AS (
     SELECT (SELECT priority FROM jobs WHERE state = 'queued' AND due_boot IS NULL ORDER BY priority DESC LIMIT 1)
