@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import string
 import subprocess
@@ -50,6 +51,7 @@ def say(sentence: str) -> None:
 def up() -> None:
     if pid():
         fail(f"it runs already, as process {pid()}: see `make status`, or stop it with `make down`")
+    stop_leftovers()
     check_port()
     setup()
     nginx = find_nginx() or install_nginx()
@@ -62,7 +64,7 @@ def up() -> None:
 def down() -> None:
     running = pid()
     if running is None:
-        return say("nothing runs")
+        return say("stopped" if stop_leftovers() else "nothing runs")
     supervisorctl("shutdown")
     deadline = time.monotonic() + float(environment()["STOP_SECONDS"]) + 20
     while is_supervisord(running):  # its pid file is gone a moment before it is
@@ -216,6 +218,39 @@ def pid() -> int | None:
         if is_supervisord(found):
             return found
     return None
+
+
+def leftovers() -> list[int]:
+    """Processes of this stack that a killed supervisord left behind. They carry its VAR in their environment; nginx's
+    master writes its title over that, and has its configuration in the title."""
+    marks = (f"\0VAR={VAR}\0".encode(), f"{VAR}/nginx/nginx.conf".encode())
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            known = b"\0" + (process / "environ").read_bytes() + (process / "cmdline").read_bytes()
+            if any(mark in known for mark in marks):
+                found.append(int(process.name))
+    return found
+
+
+def stop_leftovers() -> bool:
+    """Whether there were any. They drain as at any stop."""
+    if not leftovers():
+        return False
+    say("stopping what a killed supervisord left behind")
+    deadline = time.monotonic() + float(environment()["STOP_SECONDS"])
+    signal_leftovers(signal.SIGTERM)
+    while leftovers():
+        if time.monotonic() > deadline:
+            signal_leftovers(signal.SIGKILL)
+        time.sleep(0.1)
+    return True
+
+
+def signal_leftovers(signum: int) -> None:
+    for process in leftovers():
+        with suppress(ProcessLookupError):
+            os.kill(process, signum)
 
 
 def is_supervisord(process: int) -> bool:

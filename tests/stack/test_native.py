@@ -170,6 +170,22 @@ class Stub:
                 self.hits.append(connection.recv(65536))
 
 
+def test_what_a_killed_supervisord_leaves_behind_is_stopped_and_nothing_is_lost(folder: Path) -> None:
+    it = Stack(folder / "a b")  # with a space in its path
+    assert it.make("up").returncode == 0
+    try:
+        job = it.submit("sleep", seconds=1.0, job_id=5)
+        processes = it.processes()
+        processes[0].kill()
+        wait_until(lambda: all_gone(processes[:1]), "supervisord is dead")
+        assert it.make("down").stdout.strip().endswith("stopped")
+        assert all_gone(processes)
+        assert it.make("up").returncode == 0
+        assert it.wait_for(job, "succeeded")["result"] == 5
+    finally:
+        it.make("down")
+
+
 @contextmanager
 def nginx_before(stack: Stack, *upstreams: Path) -> Iterator[int]:
     """Another nginx with the stack's configuration, before these upstreams; gives its port."""
@@ -178,7 +194,7 @@ def nginx_before(stack: Stack, *upstreams: Path) -> Iterator[int]:
         (prefix / include.name).write_text(include.read_text())
     servers = "".join(f"server unix:{path} max_fails=0;" for path in upstreams)
     conf = (prefix / "nginx.conf").read_text().replace(str(stack.port), str(port))
-    conf = conf.replace(f"server unix:{stack.folder}/run/server.sock max_fails=0;", servers)
+    conf = conf.replace(f'server "unix:{stack.folder}/run/server.sock" max_fails=0;', servers)
     (prefix / "nginx.conf").write_text(conf)
     nginx = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:" + os.environ["PATH"])
     assert nginx
