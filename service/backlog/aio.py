@@ -56,19 +56,24 @@ class AsyncBacklog:
 
     async def put(self, job: Job) -> bool:
         """Durable when it returns. Raises StoreBusy, StoreFull (not stored) or StoreBroken (unknown)."""
-        return await self._write("put", job)  # type: ignore[no-any-return]
+        answer: bool = await self._write("put", job)
+        return answer
 
     async def settle(self, settlement: Settlement) -> bool:
-        return await self._write("settle", settlement)  # type: ignore[no-any-return]
+        answer: bool = await self._write("settle", settlement)
+        return answer
 
     async def claim(self, limit: int, worker: str) -> list[Claim]:
-        return await self._write("claim", (limit, worker))  # type: ignore[no-any-return]
+        answer: list[Claim] = await self._write("claim", (limit, worker))
+        return answer
 
     async def extend(self, worker: str, lease: float) -> bool:
-        return await self._write("extend", (worker, lease))  # type: ignore[no-any-return]
+        answer: bool = await self._write("extend", (worker, lease))
+        return answer
 
     async def sweep(self, sweeper: str) -> int:
-        return await self._write("sweep", (sweeper,))  # type: ignore[no-any-return]
+        answer: int = await self._write("sweep", (sweeper,))
+        return answer
 
     async def ping(self) -> None:
         """Returns when the store can be written. Raises StoreError."""
