@@ -21,10 +21,13 @@ up:  ## Set up what is missing, start the stack, return when it is ready
 	@$(MAKE) --no-print-directory up-$(STACK)
 
 up-docker:
-	@docker compose up --detach --build --wait || { \
+	@docker compose build || { \
 	  echo "Where no image registry can be reached: make base-images, or make up STACK=native" >&2; exit 1; }
+	@docker compose run --rm --no-deps --no-TTY server python -m service check
+	@docker compose up --detach --wait || { docker compose logs --no-log-prefix --tail 20 server >&2; exit 1; }
 	@echo "ready: http://127.0.0.1:$(PORT)   try:"
-	@echo "  curl -i http://127.0.0.1:$(PORT)/jobs -d '{\"job\": \"primes\", \"args\": {\"limit\": 100000}}'"
+	@if [ -n "$$JOBS" ]; then body='{"job": "NAME", "args": {}}'; else body='{"job": "primes", "args": {"limit": 100000}}'; fi; \
+	  echo "  curl -i http://127.0.0.1:$(PORT)/jobs -d '$$body'"
 
 up-native:
 	@$(PYTHON) native/stack.py up
@@ -61,7 +64,8 @@ loadtest:  ## Send N=1000 jobs from CLIENTS=10 clients, follow each to its end (
 	@$(MAKE) --no-print-directory loadtest-$(STACK)
 
 loadtest-docker:
-	@docker compose --profile load run --rm --build loadtest
+	@docker compose --profile load build --quiet loadtest
+	@docker compose --profile load run --rm --no-deps loadtest
 
 loadtest-native:
 	@$(PYTHON) native/stack.py setup

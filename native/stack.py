@@ -33,6 +33,8 @@ PORT = os.environ.get("PORT") or "8080"
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy would look for its own loopback
 URL = f"http://127.0.0.1:{PORT}"
 
+SUPERVISORD_LOG = VAR / "log/supervisord.log"
+
 READY_TIMEOUT = 60.0  # seconds
 PID_TIMEOUT = 5.0
 STOP_MARGIN = 8  # seconds beyond DRAIN: the master's grace, and a little
@@ -54,11 +56,17 @@ def up() -> None:
     stop_leftovers()
     check_port()
     setup()
+    if subprocess.run([venv("python"), "-m", "service", "check"], env=environment()).returncode:
+        fail("not started, see above")
     nginx = find_nginx() or install_nginx()
     lay_out(nginx)
+    logged = size(SUPERVISORD_LOG)
     subprocess.run([venv("supervisord"), "-c", ROOT / "native/supervisord.conf"], env=environment(nginx), check=True)
-    wait_until_ready()
-    say(f'ready: {URL}   try:\n  curl -i {URL}/jobs -d \'{{"job": "primes", "args": {{"limit": 100000}}}}\'')
+    wait_until_ready(logged)
+    example = (
+        '{"job": "NAME", "args": {}}' if os.environ.get("JOBS") else '{"job": "primes", "args": {"limit": 100000}}'
+    )
+    say(f"ready: {URL}   try:\n  curl -i {URL}/jobs -d '{example}'")
 
 
 def down() -> None:
@@ -71,6 +79,7 @@ def down() -> None:
         if time.monotonic() > deadline:
             fail(f"supervisord, process {running}, does not end: see {VAR}/log/")
         time.sleep(0.05)
+    stop_leftovers()
     say("stopped")
 
 
@@ -195,6 +204,8 @@ def environment(nginx: str = "") -> dict[str, str]:
     jobs = os.environ.get("JOBS_DIR")
     return os.environ | {
         "VAR": str(VAR),
+        "VAR_DIR": str(VAR),  # for run_nginx, which is this script again
+        "ROOT": str(ROOT),
         "NGINX_PROGRAM": nginx,
         "PATH": f"{VENV}/bin:{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join([str(ROOT), *([str(Path(jobs).resolve())] if jobs else [])]),
@@ -221,23 +232,44 @@ def pid() -> int | None:
 
 
 def leftovers() -> list[int]:
-    """Processes of this stack that a killed supervisord left behind. They carry its VAR in their environment; nginx's
-    master writes its title over that, and has its configuration in the title."""
-    marks = (f"\0VAR={VAR}\0".encode(), f"{VAR}/nginx/nginx.conf".encode())
+    """Processes of this stack that somebody's kill left behind. They carry its VAR in their environment; nginx writes
+    its title over that, and is known by the folder it stands in."""
+    mark = f"\0VAR={VAR}\0".encode()
+    found = nginx_processes()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark in b"\0" + (process / "environ").read_bytes():
+                found.append(int(process.name))
+    return found
+
+
+def nginx_processes() -> list[int]:
+    """Master and workers of this stack's nginx."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            known = b"\0" + (process / "environ").read_bytes() + (process / "cmdline").read_bytes()
-            if any(mark in known for mark in marks):
+            program, folder = ((process / link).readlink() for link in ("exe", "cwd"))
+            if program.name.startswith("nginx") and folder == VAR / "nginx":
                 found.append(int(process.name))
     return found
+
+
+def run_nginx() -> NoReturn:
+    """What supervisord starts. A killed master leaves workers that hold the port, and a socket file that holds the
+    name: without this no new one could start, and nobody would notice while those workers serve."""
+    for worker in nginx_processes():
+        with suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGQUIT)  # lets go of the port at once, and finishes what is under way
+    (VAR / "nginx/original.sock").unlink(missing_ok=True)
+    nginx = os.environ["NGINX_PROGRAM"]
+    os.execv(nginx, [nginx, "-p", f"{VAR}/nginx/", "-c", f"{VAR}/nginx/nginx.conf"])
 
 
 def stop_leftovers() -> bool:
     """Whether there were any. They drain as at any stop."""
     if not leftovers():
         return False
-    say("stopping what a killed supervisord left behind")
+    say("stopping what was left behind")
     deadline = time.monotonic() + float(environment()["STOP_SECONDS"])
     signal_leftovers(signal.SIGTERM)
     while leftovers():
@@ -270,20 +302,26 @@ def answer(path: str) -> tuple[int, str]:
         return 0, str(error)
 
 
-def wait_until_ready() -> None:
+def wait_until_ready(logged: int) -> None:
     started = time.monotonic()
     while answer("/readyz")[0] != 200:
         waited = time.monotonic() - started
         # supervisord writes its pid file a moment after it has let go of us
-        if server_failed() or waited > READY_TIMEOUT or (waited > PID_TIMEOUT and pid() is None):
+        if server_failed(logged) or waited > READY_TIMEOUT or (waited > PID_TIMEOUT and pid() is None):
             give_up()
         time.sleep(0.1)
 
 
-def server_failed() -> bool:
-    """The master gave up, and supervisord after it."""
-    log = VAR / "log/supervisord.log"
-    return "entered FATAL state" in log.read_text().rpartition("supervisord started")[2] if log.exists() else False
+def server_failed(logged: int) -> bool:
+    """The master gave up, and supervisord after it. What was logged before this start says nothing of it."""
+    with suppress(FileNotFoundError), SUPERVISORD_LOG.open() as log:
+        log.seek(logged if size(SUPERVISORD_LOG) >= logged else 0)
+        return "entered FATAL state" in log.read()
+    return False
+
+
+def size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def give_up() -> NoReturn:
@@ -292,14 +330,16 @@ def give_up() -> NoReturn:
         if log.exists():
             lines = log.read_text(errors="replace").splitlines()[-15:]
             say("\n".join([f"--- the last lines of {log}", *lines]))
-    if pid():
-        down()
+    down()
     fail("the stack did not get ready, see above")
 
 
-COMMANDS = {"up": up, "down": down, "status": status, "logs": logs, "setup": setup}
+COMMANDS = {"up": up, "down": down, "status": status, "logs": logs, "setup": setup, "nginx": run_nginx}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
         sys.exit(f"{__doc__}")
-    COMMANDS[sys.argv[1]](*sys.argv[2:])
+    try:
+        COMMANDS[sys.argv[1]](*sys.argv[2:])
+    except PermissionError as error:
+        fail(f"{error.filename}: permission denied; {VAR} belongs to another user? Set VAR_DIR to a folder of yours")

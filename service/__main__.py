@@ -1,4 +1,4 @@
-"""`python -m service serve | settings`."""
+"""`python -m service serve | check | settings`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m service", description="Stormdrain's server.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="bind the port, fork the producers, run jobs until SIGTERM")
+    commands.add_parser("check", help="read the settings and import the jobs module, as a start would")
     commands.add_parser("settings", help="print every setting: variable, default, unit, meaning")
-    command = parser.parse_args().command
-    return serve() if command == "serve" else settings()
+    return {"serve": serve, "check": check, "settings": settings}[parser.parse_args().command]()
 
 
 def serve() -> int:
@@ -30,6 +30,19 @@ def serve() -> int:
     except ConfigError as error:
         print(f"stormdrain: {error}", file=sys.stderr)
         return exits.CONFIG
+
+
+def check() -> int:
+    from service import exits, registry
+    from service.config import Config
+    from service.errors import ConfigError
+
+    try:
+        registry.load(Config.from_env().jobs)
+    except ConfigError as error:
+        print(f"stormdrain: {error}", file=sys.stderr)
+        return exits.CONFIG
+    return 0
 
 
 def settings() -> int:

@@ -13,13 +13,14 @@ from service import registry, retry
 from service.backlog.aio import AsyncBacklog
 from service.errors import StoreBroken, StoreError, UnknownJob
 from service.executor import Executor
-from service.job import Claim, Outcome, Raised, Returned
+from service.job import Claim, Outcome, Returned
 
 log = logging.getLogger(__name__)
 
 LOOK = 1.0  # seconds between looks at the backlog when nobody wakes us: a lost wake-up costs no more than this
 SWEEP = 0.5  # seconds between looks for dead producers and jobs whose time has come; the promise is 2 s
 WAKE_OTHERS = 0.01  # seconds; in a flood the others are told once in this time, not once for every job
+UNKNOWN_AGAIN = 10.0  # seconds until a job that is not registered here is looked at again
 RETRY_STORE = 0.5  # seconds before a busy store is asked again
 
 
@@ -123,8 +124,8 @@ class Consumer:
     async def _outcome(self, claim: Claim) -> tuple[Outcome, float]:
         try:
             function = registry.find(claim.job.name)
-        except UnknownJob as error:
-            return Raised("UnknownJob", str(error), ""), 0.0
+        except UnknownJob as error:  # accepted by a producer that knows it: another release, other settings
+            return Returned(str(error), delay=UNKNOWN_AGAIN), 0.0
         return await self._executor.run(claim, function), function.backoff
 
     def _report(self, claim: Claim, outcome: Outcome, settled: bool) -> None:

@@ -17,6 +17,8 @@ from enum import StrEnum
 import msgspec
 from uuid_utils import uuid7
 
+HISTORY_MAX = 100  # lines kept of a job's history, the newest
+
 
 class State(StrEnum):
     QUEUED = "queued"
@@ -128,6 +130,7 @@ class Returned:
     """Not the job's doing, a stop for instance: the attempt does not count."""
 
     reason: str
+    delay: float = 0.0  # seconds before it can be claimed again
 
 
 Outcome = Succeeded | Raised | Crashed | TimedOut | Returned

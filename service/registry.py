@@ -66,13 +66,21 @@ def job(function: F) -> F: ...
 @overload
 def job(
     *,
+    name: str | None = ...,
+    timeout: float = ...,
+    attempts: int = ...,
+    backoff: float = ...,
+    kind: str = ...,
+) -> Callable[[F], F]: ...
+def job(
+    function: Any = None,
+    *,
     name: str | None = None,
     timeout: float = 60.0,
     attempts: int = 3,
     backoff: float = 1.0,
     kind: str = "process",
-) -> Callable[[F], F]: ...
-def job(function: Any = None, **options: Any) -> Any:
+) -> Any:
     """Register a function; it is returned unchanged.
 
     timeout   seconds one attempt may take; its process is killed after that
@@ -84,26 +92,22 @@ def job(function: Any = None, **options: Any) -> Any:
               a crash takes the producer with it, and computing slows the intake.
 
     Raises ConfigError, with a sentence, for what cannot be registered."""
-    if function is not None:
-        return _register(function, **options)
-    return lambda function: _register(function, **options)
+
+    def register(function: F) -> F:
+        return _register(function, name or function.__name__, timeout, attempts, backoff, kind)
+
+    return register if function is None else register(function)
 
 
-def _register(
-    function: F,
-    name: str | None = None,
-    timeout: float = 60.0,
-    attempts: int = 3,
-    backoff: float = 1.0,
-    kind: str = "process",
-) -> F:
-    name = name or function.__name__
+def _register(function: F, name: str, timeout: float, attempts: int, backoff: float, kind: str) -> F:
     if not NAME.fullmatch(name):
         raise ConfigError(f"job name {name!r}: use {NAME.pattern}")
     if name in _functions and _functions[name].call is not function:
         raise ConfigError(f"job {name!r} is registered twice")
     if inspect.iscoroutinefunction(function):
         raise ConfigError(f"job {name!r} is a coroutine function: jobs are plain functions")
+    if not all(isinstance(number, (int, float)) for number in (timeout, attempts, backoff)):
+        raise ConfigError(f"job {name!r}: timeout, attempts and backoff are numbers")
     if not 0 < timeout < float("inf") or attempts < 1 or not 0 <= backoff < float("inf") or kind not in KINDS:
         raise ConfigError(f"job {name!r}: timeout > 0, attempts >= 1, backoff >= 0, kind one of {KINDS}")
     arguments = _arguments(name, function)
@@ -117,8 +121,8 @@ def _arguments(name: str, function: Callable[..., Any]) -> type[msgspec.Struct]:
     open_ended = False
     try:
         signature = inspect.signature(function, eval_str=True)
-    except NameError as error:
-        raise ConfigError(f"job {name!r}: an annotation cannot be resolved: {error}") from None
+    except Exception as error:  # whatever a string annotation evaluates to
+        raise ConfigError(f"job {name!r}: an annotation cannot be resolved: {error!r}") from None
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
             open_ended = True

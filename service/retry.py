@@ -29,6 +29,7 @@ def settle(
             state, result = State.SUCCEEDED, outcome.result
         case Returned():
             attempt -= 1
+            delay = outcome.delay
         case _:
             crashes += isinstance(outcome, Crashed)
             if attempt >= claim.job.attempts or crashes >= CRASHES:

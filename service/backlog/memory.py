@@ -12,7 +12,7 @@ import msgspec
 
 from service import linux
 from service.backlog.base import Backlog
-from service.job import Claim, Job, Record, Running, Settlement, State, stamp
+from service.job import HISTORY_MAX, Claim, Job, Record, Running, Settlement, State, stamp
 
 
 @dataclass(slots=True)
@@ -100,13 +100,16 @@ class MemoryBacklog(Backlog):
         self._touch(row)
         row.state, row.attempt, row.crashes, row.worker = s.state, s.attempt, s.crashes, None
         row.result, row.error = s.result, s.error
-        row.history.append(s.entry)
+        self._note(row, s.entry)
         if s.state == State.QUEUED:
             row.run_at = self._wall() + s.delay
             row.due = self._clock() + s.delay if s.delay else None
         else:
             row.finished_at = self._wall()
         return True
+
+    def _note(self, row: Row, entry: bytes) -> None:
+        row.history = [*row.history, entry][-HISTORY_MAX:]
 
     def sweep(self, sweeper: str) -> int:
         now = self._clock()
@@ -134,7 +137,7 @@ class MemoryBacklog(Backlog):
                 "reason": reason,
                 "cpu_seconds": None,
             }
-            row.history.append(msgspec.json.encode(entry))
+            self._note(row, msgspec.json.encode(entry))
             row.state, row.worker, row.attempt = State.QUEUED, None, row.attempt - 1
         return len(held)
 

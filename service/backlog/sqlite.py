@@ -21,7 +21,7 @@ from service import linux
 from service.backlog.base import Backlog
 from service.backlog.presence import Presence
 from service.errors import ConfigError, StoreBroken, StoreBusy, StoreFull
-from service.job import Claim, Job, Record, Running, Settlement, State
+from service.job import HISTORY_MAX, Claim, Job, Record, Running, Settlement, State
 
 # SQLite 3.7.0 to 3.51.2 can corrupt a WAL file when one connection writes while another checkpoints, which is what
 # producers do: https://sqlite.org/wal.html#walresetbug
@@ -61,6 +61,9 @@ CREATE TABLE workers (worker TEXT PRIMARY KEY, boot TEXT NOT NULL, lease_until R
 CREATE TABLE counts (state TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT;
 """
 
+# The history without its oldest line once it is full: a job that is returned again and again must not grow for ever.
+KEPT = f"iif(json_array_length(history) >= {HISTORY_MAX}, json_remove(history, '$[0]'), history)"
+
 # The same id again is not a second job.
 PUT = """
 INSERT INTO jobs (id, name, args, state, priority, timeout, attempts, created_at, run_at)
@@ -76,9 +79,9 @@ RETURNING id, name, args, timeout, attempts, priority, token, attempt, crashes, 
 """
 
 # Only the holder of the current token can settle: a late outcome is refused.
-SETTLE = """
+SETTLE = f"""
 UPDATE jobs SET state = :state, worker = NULL, attempt = :attempt, crashes = :crashes,
-    result = :result, error = :error, history = json_insert(history, '$[#]', json(:entry)),
+    result = :result, error = :error, history = json_insert({KEPT}, '$[#]', json(:entry)),
     run_at = iif(:state = 'queued', :now + :delay, run_at),
     finished_at = iif(:state = 'queued', NULL, :now),
     due_boot = iif(:delay > 0, :boot, NULL), due = iif(:delay > 0, :clock + :delay, NULL)
@@ -97,9 +100,9 @@ UPDATE jobs SET due_boot = NULL, due = NULL WHERE due_boot IS NOT NULL AND due_b
 EXPIRED = "SELECT worker FROM workers WHERE boot <> :boot OR lease_until < :clock"
 
 # What a worker held when it died is nobody's fault: the attempt does not count.
-LOST = """
+LOST = f"""
 UPDATE jobs SET state = 'queued', worker = NULL, attempt = attempt - 1,
-    history = json_insert(history, '$[#]', json_object(
+    history = json_insert({KEPT}, '$[#]', json_object(
         'attempt', attempt, 'worker', worker,
         'started_at', strftime('%Y-%m-%dT%H:%M:%fZ', started_at, 'unixepoch'),
         'finished_at', strftime('%Y-%m-%dT%H:%M:%fZ', :now, 'unixepoch'),

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from service.backlog.base import Backlog
 from service.backlog.memory import MemoryBacklog
 from service.backlog.sqlite import SqliteBacklog
-from service.job import Claim, Job, Record, Settlement, State, new_id
+from service.job import HISTORY_MAX, Claim, Job, Record, Settlement, State, new_id
 
 DAY = 86_400.0  # seconds
 LEASE = 30.0  # seconds
@@ -342,6 +342,17 @@ def test_a_lease_that_is_extended_is_kept(backlog: Backlog, clocks: Clocks) -> N
         assert backlog.extend("w1", LEASE)
         assert backlog.sweep("sweeper") == 0
     assert backlog.settle([settlement(claim)]) == [True]
+
+
+def test_the_history_keeps_its_newest_lines(backlog: Backlog) -> None:
+    job = Job(new_id(), "noop", b"{}", 1.0, 1)
+    backlog.put([job])
+    for n in range(HISTORY_MAX + 5):
+        (claim,) = backlog.claim(1, "w")
+        backlog.settle([Settlement(job.id, claim.token, State.QUEUED, 0, 0, b'{"n": %d}' % n)])
+    record = backlog.get(job.id)
+    assert record is not None
+    assert [line["n"] for line in json.loads(record.history)] == list(range(5, HISTORY_MAX + 5))
 
 
 def test_extend_says_that_the_lease_was_lost(backlog: Backlog, clocks: Clocks) -> None:

@@ -128,11 +128,14 @@ def test_at_a_stop_what_runs_goes_back_and_the_attempt_does_not_count(gate: Gate
     in_producer(test)
 
 
-def test_an_unknown_function_fails_its_job_and_nothing_else(gate: Gate) -> None:
+def test_a_job_that_is_not_registered_here_waits_and_holds_up_nothing(gate: Gate) -> None:
     async def test(producer: Producer) -> None:
         await producer.backlog.put(job := Job(new_id(), "removed since", b"{}", SOON, 1))
         producer.consumer.wake()
-        await producer.ends_as(job.id, State.FAILED)
+        await until(lambda: b"removed since" in producer.look(job.id).history)
+        record = producer.look(job.id)
+        assert (record.state, record.attempt) == (State.QUEUED, 0)
+        assert record.run_at > record.created_at + 1
         gate.open.set()
         await producer.ends_as(await producer.put("gate"), State.SUCCEEDED)
 

@@ -157,6 +157,13 @@ def test_a_server_that_cannot_boot_ends_its_container_with_an_error(stack: Compo
     assert "JOBS is 'no.such.module', which cannot be imported" in done.stdout
 
 
+def test_a_load_from_a_shell_with_other_settings_leaves_the_servers_alone(stack: Compose) -> None:
+    before = stack.containers("server")
+    output = finished(stack.load(N="20", CLIENTS="2", JOB="noop", SLOTS="3"))
+    assert "100.0% request success!" in output, output
+    assert stack.containers("server") == before
+
+
 def test_down_leaves_nothing_running_and_the_backlog_on_disk(stack: Compose) -> None:
     job = stack.submit("noop", job_id="still here")
     stack("down")

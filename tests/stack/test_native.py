@@ -186,6 +186,35 @@ def test_what_a_killed_supervisord_leaves_behind_is_stopped_and_nothing_is_lost(
         it.make("down")
 
 
+def test_a_killed_nginx_is_replaced_and_nothing_of_it_is_left(stack: Stack) -> None:
+    """Its workers live on without it, and hold the port."""
+    pid_file = stack.folder / "nginx/nginx.pid"
+    master = psutil.Process(int(pid_file.read_text()))
+    family = [master, *master.children()]
+    master.kill()
+    wait_until(lambda: pid_file.exists() and pid_file.read_text().strip() not in ("", str(master.pid)), "a new master")
+    wait_until(lambda: all_gone(family), "the old workers have ended")
+    wait_until(lambda: stack.make("status").stdout.count("RUNNING") == 2, "both run", 30)
+    assert requests.get(f"{stack.url}/healthz", timeout=5).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("SLOTS=abc", "SLOTS is 'abc': use a whole number of slots"),
+        ("DRAIN=abc", "DRAIN is 'abc'"),
+        ("PORT=99999", "PORT is '99999'"),
+        ("JOBS=no.such.module", "JOBS is 'no.such.module', which cannot be imported"),
+    ],
+)
+def test_a_wrong_setting_is_told_once_before_anything_starts(folder: Path, setting: str, sentence: str) -> None:
+    it = Stack(folder / "wrong")
+    done = it.make("up", setting)
+    assert done.returncode != 0
+    assert done.stderr.count(sentence) == 1, done.stderr
+    assert not (it.folder / "run/supervisord.pid").exists()
+
+
 @contextmanager
 def nginx_before(stack: Stack, *upstreams: Path) -> Iterator[int]:
     """Another nginx with the stack's configuration, before these upstreams; gives its port."""
