@@ -17,7 +17,7 @@ from .settings import Settings
 # fork would copy whatever threads and locks this process holds (Pool's threads fork again when a client dies;
 # 3.12 warns). spawn imports requests afresh in each: 100 clients took 14 s on 2 cores. forkserver imports it
 # once, in a process without threads, and forks that: 0.9 s. It is the default from 3.14 on; said here, it is
-# the same from 3.11 on. The code works with all three, and the tests run them.
+# the same from 3.11 on.
 START_METHOD = "forkserver"
 PRELOAD = ["requests", "loadtest.client"]  # both: the slow one is found even where the package is not
 
@@ -65,8 +65,7 @@ def held_back(signals: set[signal.Signals]) -> Iterator[None]:
     it in the initializer leaves a gap before that; blocked from birth leaves none. SIGTERM must stay open in
     clients: Pool ends them with it.
     """
-    if START_METHOD != "fork":
-        resource_tracker.ensure_running()  # to start it later, inside, would unblock SIGINT again
+    resource_tracker.ensure_running()  # to start it later, inside, would unblock SIGINT again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield

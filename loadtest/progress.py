@@ -8,8 +8,6 @@ from tqdm import tqdm
 
 LOG_EVERY = 5.0  # seconds: a bar's carriage returns would fill a container's log
 
-tqdm.monitor_interval = 0  # its thread would make START_METHOD "fork" unsafe
-
 
 class Progress:
     """`with Progress("requests", 1000) as bar: bar.advance()`; writes to standard error."""

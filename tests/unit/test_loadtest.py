@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from loadtest import report, settings
@@ -305,21 +306,23 @@ def test_a_flag_wins_over_its_variable_and_an_empty_variable_is_none(monkeypatch
     assert (values["n"], values["clients"]) == (7, 10)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])  # every other test runs the default, forkserver
-def test_it_works_with_the_other_start_methods(stack: Stack, method: str) -> None:
-    code = f"from loadtest import __main__, pool; pool.START_METHOD = {method!r}; exit(__main__.main([]))"
-    done = loadtest(stack.url, code)
-    assert done.returncode == Exit.OK, done.stderr
-    assert "succeeded 20 " in done.stdout
+def kill_the_client() -> None:
+    """The one process that this test's fork server has started."""
+    helpers = psutil.Process().children(recursive=True)
+    servers = [p.pid for p in helpers if "multiprocessing.forkserver" in " ".join(p.cmdline())]
+    (client,) = [p for p in helpers if p.ppid() in servers]
+    client.kill()
 
 
 def test_a_client_process_that_dies_ends_the_wait_and_its_request_is_unknown(stack: Stack) -> None:
-    code = (
-        "from loadtest import __main__, client, pool; pool.START_METHOD = 'fork'; pool.SLACK = 0\n"
-        "client.Client.expected = lambda self, number: number and (202, '') or __import__('os')._exit(9)\n"
-        "exit(__main__.main([]))"
-    )
-    done = loadtest(stack.url, code, TIMEOUT=1)
+    def submit(number: int) -> Reply:
+        if number == 0:
+            kill_the_client()
+        return accepted(number)
+
+    stack.submit = submit
+    code = "from loadtest import __main__, pool; pool.SLACK = 0; exit(__main__.main([]))"
+    done = loadtest(stack.url, code, CLIENTS=1, TIMEOUT=1)
     assert done.returncode == Exit.REFUSED, done.stderr
     assert "not followed: 1 x client process died\n" in done.stdout
 
