@@ -58,7 +58,7 @@ def reasons(title: str, counted: Counter[str]) -> list[str]:
     return [f"{title}: {count} x {reason}" for reason, count in counted.most_common()]
 
 
-def counts(submission: Submission, follow: Follow) -> dict[str, int]:
+def counts(follow: Follow) -> dict[str, int]:
     """How the accepted ended; all together: `accepted`. `removed` (410): ended, dropped by retention."""
     ends = {state: follow.ends[state] for state in ENDS}
     if follow.ends[REMOVED]:
@@ -69,7 +69,7 @@ def counts(submission: Submission, follow: Follow) -> dict[str, int]:
 
 
 def followed(submission: Submission, follow: Follow) -> str:
-    tally = " + ".join(f"{name} {count}" for name, count in counts(submission, follow).items())
+    tally = " + ".join(f"{name} {count}" for name, count in counts(follow).items())
     lines = [f"accepted {len(submission.ids)} = {tally}"]
     lines += [f"LOST {id} ({why})" for id, why in follow.lost[:NAMED]]
     lines += [f"not ended when no more did: {n} x {state}" for state, n in follow.unfinished.items()]
@@ -97,7 +97,7 @@ def figures(settings: Settings, submission: Submission, follow: Follow) -> dict[
         "refused": dict(submission.refused),
         "unknown": dict(submission.unknown),
         "accepted": len(submission.ids),
-        "ends": counts(submission, follow),
+        "ends": counts(follow),
         "lost": [lost._asdict() for lost in follow.lost],
         "exit": int(verdict(submission, follow)),
     }

@@ -157,7 +157,7 @@ def no_service_start() -> Iterator[None]:
 
 
 def check_port() -> None:
-    if not PORT.isdigit() or not 0 < int(PORT) < 65536:
+    if not (PORT.isascii() and PORT.isdigit()) or not 0 < int(PORT) < 65536:
         fail(f"PORT is {PORT!r}: use a number from 1 to 65535")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -198,8 +198,8 @@ def link_includes() -> None:
 
 def environment(nginx: str = "") -> dict[str, str]:
     try:
-        drain = float(os.environ.get("DRAIN") or 20)
-    except ValueError:
+        drain = int(float(os.environ.get("DRAIN") or 20))
+    except (ValueError, OverflowError):
         fail(f"DRAIN is {os.environ['DRAIN']!r}: use a number of seconds")
     jobs = os.environ.get("JOBS_DIR")
     return os.environ | {
@@ -211,7 +211,7 @@ def environment(nginx: str = "") -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join([str(ROOT), *([str(Path(jobs).resolve())] if jobs else [])]),
         "LISTEN": f"unix:{VAR}/run/server.sock",
         "BACKLOG": f"sqlite:{VAR}/data/backlog.db",
-        "STOP_SECONDS": str(int(drain) + STOP_MARGIN),
+        "STOP_SECONDS": str(drain + STOP_MARGIN),
         "SERVER_LOG": f"{VAR}/log/server.log",
         "SERVER_LOG_MAX": LOG_MAX,
     }

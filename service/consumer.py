@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -107,7 +108,7 @@ class Consumer:
             finally:
                 self._in_slots -= 1
                 self._woken.set()
-            settlement = retry.settle(claim, outcome, self.worker, backoff)
+            settlement = retry.settle(claim, outcome, self.worker, backoff, time.time())
             while True:
                 try:
                     settled = await self._backlog.settle(settlement)

@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 START_AGAIN = 1.0  # seconds; a job that goes straight back would be claimed again at once, in a tight loop
 DEATH_TIMEOUT = 1.0  # seconds a killed process may take to be gone, as promised
 
-
 # What every slot needs, imported once in the fork server: a slot then starts in a fifth of the time.
 PRELOAD = [
     "service.forkserver",

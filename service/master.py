@@ -38,7 +38,7 @@ QUEUE = 4096  # connections that may wait to be accepted; a unix socket refuses 
 
 @dataclass(slots=True)
 class Child:
-    task: int
+    number: int
     booted_fd: int
     started: float
 
@@ -47,9 +47,9 @@ class Master:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._children: dict[int, Child] = {}  # by process id
-        self._due: dict[int, float] = {}  # task → when it is forked again
+        self._due: dict[int, float] = {}  # its number → when it is forked again
         self._failures = 0  # boots in a row that failed
-        self._deaths: dict[int, int] = {}  # task → young deaths in a row
+        self._deaths: dict[int, int] = {}  # its number → young deaths in a row
         self._stopping_since: float | None = None
         self._exit_code = 0
 
@@ -64,8 +64,8 @@ class Master:
         linux.raise_file_limit()
         count = self._config.producers or linux.cores()
         log.info("listening on %s with %d producers", self._config.listen, count)
-        for task in range(count):
-            self._fork(task)
+        for number in range(count):
+            self._fork(number)
         while self._children or self._due:
             self._turn()
         self._end_orphans()
@@ -79,9 +79,9 @@ class Master:
         self._reap()
         self._end_orphans()
         now = time.monotonic()
-        for task in [task for task, due in self._due.items() if due <= now]:
-            del self._due[task]
-            self._fork(task)
+        for number in [number for number, due in self._due.items() if due <= now]:
+            del self._due[number]
+            self._fork(number)
         if self._stopping_since and now > self._stopping_since + self._config.drain + GRACE:
             log.error("killing producers that did not stop in time")
             for pid in self._children:
@@ -92,7 +92,7 @@ class Master:
         now = time.monotonic()
         return max(0.01, min([due - now for due in self._due.values()] + [LOOK]))
 
-    def _fork(self, task: int) -> None:
+    def _fork(self, number: int) -> None:
         ours, theirs = os.pipe()
         master = os.getpid()
         pid = os.fork()
@@ -102,7 +102,7 @@ class Master:
             linux.die_with_parent(signal.SIGTERM, master)  # which drains: a killed master leaves nobody serving
             producer.boot(self._config, self._sockets, theirs)
         os.close(theirs)
-        self._children[pid] = Child(task, ours, time.monotonic())
+        self._children[pid] = Child(number, ours, time.monotonic())
 
     def _stop(self, exit_code: int) -> None:
         self._due.clear()
@@ -131,7 +131,7 @@ class Master:
         os.close(child.booted_fd)
         if self._stopping_since is not None:
             return
-        log.error("producer %d (process %d) ended with %d", child.task, pid, exitcode)
+        log.error("producer %d (process %d) ended with %d", child.number, pid, exitcode)
         self._failures = 0 if booted else self._failures + 1
         if exitcode == exits.CONFIG:
             self._stop(exitcode)
@@ -141,9 +141,9 @@ class Master:
             self._stop(exits.BOOT)
             return
         young = time.monotonic() - child.started < YOUNG
-        deaths = self._deaths[child.task] = self._deaths.get(child.task, 0) + 1 if young else 0
+        deaths = self._deaths[child.number] = self._deaths.get(child.number, 0) + 1 if young else 0
         pause = min(BACKOFF * 2 ** (deaths - 1), BACKOFF_MAX) if deaths else 0.0
-        self._due[child.task] = time.monotonic() + pause
+        self._due[child.number] = time.monotonic() + pause
 
     def _end_orphans(self) -> None:
         """Slots adopt what their jobs leave behind. Whatever comes to us has lost its slot, and is ended."""

@@ -111,7 +111,7 @@ class Producer:
 def take_what_waits(http: HTTPServer, sockets: list[socket.socket]) -> None:
     """Accept the connections that are queued: closing the socket would reset them, with a request already sent."""
     for listening in sockets:
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):  # nobody waits any more; or no file is free, and draining goes on
             while True:
                 connection, address = listening.accept()
                 connection.setblocking(False)

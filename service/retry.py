@@ -1,8 +1,7 @@
-"""Pure: what follows this outcome of attempt n? No clock, no store; the dice are passed in."""
+"""Pure: what follows this outcome of attempt n? No store; the time and the dice are passed in."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from random import random
 
@@ -19,10 +18,10 @@ def settle(
     outcome: Outcome,
     worker: str,
     backoff: float,
-    now: float | None = None,
+    now: float,
     dice: Callable[[], float] = random,
 ) -> Settlement:
-    """The settlement that follows. `backoff` is the function's, in seconds."""
+    """The settlement that follows. `backoff` is the function's, in seconds; `now` is since the epoch."""
     attempt, crashes, state, delay, result = claim.attempt, claim.crashes, State.QUEUED, 0.0, None
     match outcome:
         case Succeeded():
@@ -42,7 +41,7 @@ def settle(
         state=state,
         attempt=attempt,
         crashes=crashes,
-        entry=history_entry(claim, outcome, worker, time.time() if now is None else now),
+        entry=history_entry(claim, outcome, worker, now),
         delay=delay,
         result=result,
         error=error_of(outcome),

@@ -37,6 +37,7 @@ class SlotContext(context.ForkServerContext):
 
     process: SlotProcess
 
+    # multiprocessing's type stubs have a class here; a pool only calls it.
     def Process(self, *args: Any, **kwargs: Any) -> SlotProcess:  # type: ignore[override]
         self.process = SlotProcess(*args, **kwargs)
         return self.process

@@ -172,6 +172,8 @@ class Stub:
 
 def test_what_a_killed_supervisord_leaves_behind_is_stopped_and_nothing_is_lost(folder: Path) -> None:
     it = Stack(folder / "a b")  # with a space in its path
+    (it.folder / "log").mkdir(parents=True)
+    (it.folder / "log/supervisord.log").write_text("INFO gave up: server entered FATAL state\n")  # of an earlier start
     assert it.make("up").returncode == 0
     try:
         job = it.submit("sleep", seconds=1.0, job_id=5)
@@ -203,6 +205,7 @@ def test_a_killed_nginx_is_replaced_and_nothing_of_it_is_left(stack: Stack) -> N
     [
         ("SLOTS=abc", "SLOTS is 'abc': use a whole number of slots"),
         ("DRAIN=abc", "DRAIN is 'abc'"),
+        ("DRAIN=inf", "DRAIN is 'inf'"),
         ("PORT=99999", "PORT is '99999'"),
         ("JOBS=no.such.module", "JOBS is 'no.such.module', which cannot be imported"),
     ],
