@@ -11,7 +11,7 @@ export
 LOCK = --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs loadtest settings test check lock base-images clean
+.PHONY: help up down status logs loadtest stage stages settings test check docs lock base-images clean
 
 help:  ## Print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,24 @@ loadtest-native:
 	@$(PYTHON) native/stack.py setup
 	@URL=http://127.0.0.1:$(PORT) .venv/bin/python -m loadtest
 
+stage:  ## Run one teaching server until Ctrl-C: NAME=blocking
+	@$(PYTHON) native/stack.py setup
+	@.venv/bin/python -m service stage $(NAME)
+
+stages:  ## Race the ladder's stages and the product (STAGES='blocking service' JOB=primes SECONDS=0.2 N=300 CLIENTS=50)
+	@$(MAKE) --no-print-directory stages-$(STACK)
+
+stages-docker:
+	@docker compose --profile load build --quiet loadtest
+	@docker compose --profile load run --rm --no-deps loadtest stages
+	@mkdir -p var/stages
+	@docker compose --profile load run --rm --no-deps --no-TTY --entrypoint tar loadtest -c -C /results . | tar -x -C var/stages
+	@echo "copied to var/stages/"
+
+stages-native:
+	@$(PYTHON) native/stack.py setup pictures
+	@.venv/bin/python -m loadtest stages
+
 settings:  ## Print every setting of the server: variable, default, unit, meaning
 	@$(PYTHON) native/stack.py setup
 	@.venv/bin/python -m service settings
@@ -83,9 +101,14 @@ check:  ## Types, style and format
 	@$(PYTHON) native/stack.py setup dev
 	@.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy
 
+docs:  ## Renew the tables, code and diffs in the README and the tour (docs/ladder-*.json are runs of make stages)
+	@$(PYTHON) native/stack.py setup dev
+	@.venv/bin/python -m docs.render
+
 lock:  ## Renew the lock files in requirements/ from pyproject.toml
 	@uv pip compile $(LOCK) --extra supervise pyproject.toml -o requirements/service.txt
 	@uv pip compile $(LOCK) --group loadtest -o requirements/loadtest.txt
+	@uv pip compile $(LOCK) --group pictures -o requirements/pictures.txt
 	@uv pip compile $(LOCK) --group dev -o requirements/dev.txt
 
 base-images:  ## Build stand-ins for the base images from Debian packages (root, Debian)

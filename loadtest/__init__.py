@@ -11,8 +11,12 @@ The map, in reading order:
     answer     what one answer means: accepted, refused or unknown; in which state a job is
     pool       the client processes: how they start, how they end
     progress   a bar on a terminal, a quiet line in a log
+    stages     the race of the teaching servers and the product, on one page
+    contestant who takes part: how each is started, killed, counted
+    race       the figures of a race, and its table
+    picture    the same as a PNG and a page
     settings   one frozen dataclass and its options: flag, environment variable, default, sentence
     exits      the exit codes by name, and the error that ends a run with a sentence
 
-A new subcommand is one module with a `COMMAND`, and one line in `__main__.COMMANDS`.
+A new subcommand is one module with HELP, OPTIONS and main, and one line in `__main__.COMMANDS`.
 """

@@ -1,11 +1,11 @@
-"""`python -m loadtest [run] [options]`: which subcommand, which exit code."""
+"""`python -m loadtest [run | stages] [options]`: which subcommand, which exit code."""
 
 import signal
 import sys
 from argparse import ArgumentParser
 from typing import Any, NoReturn, Protocol
 
-from . import run, settings
+from . import run, settings, stages
 from .exits import Exit, Unusable
 
 
@@ -18,7 +18,7 @@ class Command(Protocol):
     def main(self, values: dict[str, Any], /) -> Exit: ...
 
 
-COMMANDS: dict[str, Command] = {"run": run}
+COMMANDS: dict[str, Command] = {"run": run, "stages": stages}
 DEFAULT = "run"
 
 STOPPED = "Stopped. What was accepted stays accepted: the stack finishes it without us."

@@ -6,9 +6,9 @@ from multiprocessing.synchronize import Semaphore
 
 import requests
 
-from .answer import Answer, Sighting, blame, judge, sight
+from .answer import Answer, Sighting, blame, judge, judge_stage, sight
 from .exits import Unusable
-from .settings import JOBS, Settings
+from .settings import JOBS, STAGE, Settings
 
 JSON_BODY = {"Content-Type": "application/json"}
 
@@ -42,7 +42,11 @@ class Client:
     def submit(self, number: int) -> Answer:
         began = time.perf_counter()
         try:
-            id, reason, unknown = judge(self.send(number), self.expected(number))
+            response = self.send(number)
+            if self.settings.form == STAGE:
+                id, reason, unknown = judge_stage(response, number)
+            else:
+                id, reason, unknown = judge(response, self.expected(number))
         except requests.RequestException as error:
             id, (reason, unknown) = "", blame(error)
         return Answer(time.perf_counter() - began, id, reason, unknown)

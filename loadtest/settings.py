@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from .exits import Unusable
 
 JOBS, ORIGINAL = "jobs", "original"  # the two forms of a submit, see the HTTP contract
+STAGE = "stage"  # the request of the original form, to a server that answers when the job is done
 MOST_REQUESTS = 10_000_000  # every answer time and id is kept: about 1 GB here
 MOST_CLIENTS = 1_000  # each is a process of about 30 MB
 
@@ -122,6 +123,17 @@ def output_file(text: str) -> str:
     place = path if path.exists() else path.parent
     if text and (path.is_dir() or not os.access(place, os.W_OK)):
         raise ValueError("must be a file that can be written")
+    return text
+
+
+def output_folder(text: str) -> str:
+    """Made when it is missing; asked before the run, as output_file."""
+    try:
+        Path(text).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"must be a folder that can be made ({error.strerror})") from None
+    if not os.access(text, os.W_OK):
+        raise ValueError("must be a folder that can be written to")
     return text
 
 

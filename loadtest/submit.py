@@ -19,6 +19,7 @@ class Submission:
     requests: int
     seconds: float = 0.0
     times: list[float] = field(default_factory=list)
+    accepted_times: list[float] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
@@ -27,6 +28,7 @@ class Submission:
         self.times.append(answer.seconds)
         if answer.id:
             self.ids.append(answer.id)
+            self.accepted_times.append(answer.seconds)
         elif answer.unknown:
             self.unknown[answer.reason] += 1
         else:

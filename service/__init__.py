@@ -20,6 +20,8 @@ and what all of them share:
     exits, log  how a process ends, and what it says
     linux       what only the kernel can do for us; `forkserver` and `slotprocess` use it for slots
     jobs/       the functions this deployment runs
+
+Beside it stand the teaching servers, `stages/`, that nothing here imports; `docs/ladder.md` is their tour.
 """
 
 __version__ = "0.1.0"

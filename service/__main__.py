@@ -1,8 +1,9 @@
-"""`python -m service serve | check | settings`."""
+"""`python -m service serve | check | settings | stage NAME`."""
 
 from __future__ import annotations
 
 import argparse
+import runpy
 import sys
 
 
@@ -12,7 +13,12 @@ def main() -> int:
     commands.add_parser("serve", help="bind the port, fork the producers, run jobs until SIGTERM")
     commands.add_parser("check", help="read the settings and import the jobs module, as a start would")
     commands.add_parser("settings", help="print every setting: variable, default, unit, meaning")
-    return {"serve": serve, "check": check, "settings": settings}[parser.parse_args().command]()
+    commands.add_parser("stage", help="run one of the teaching servers", add_help=False)
+    command, rest = parser.parse_known_args()
+    if command.command == "stage":
+        return stage(rest)
+    parser.parse_args()
+    return {"serve": serve, "check": check, "settings": settings}[command.command]()
 
 
 def serve() -> int:
@@ -49,6 +55,13 @@ def settings() -> int:
     from service.config import table
 
     print(table())
+    return 0
+
+
+def stage(arguments: list[str]) -> int:
+    # By name: nothing that serves may import what teaches.
+    sys.argv[1:] = arguments
+    runpy.run_module("service.stages", run_name="__main__", alter_sys=True)
     return 0
 
 

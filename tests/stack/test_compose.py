@@ -164,6 +164,17 @@ def test_a_load_from_a_shell_with_other_settings_leaves_the_servers_alone(stack:
     assert stack.containers("server") == before
 
 
+def test_the_stages_and_the_product_race_in_the_load_generators_container(stack: Compose) -> None:
+    run = ("--profile", "load", "run", "--rm", "--no-TTY")
+    chosen = {"STAGES": "blocking process_executor service", "N": "60", "CLIENTS": "20", "SECONDS": "0.2"}
+    race = stack(*run, "loadtest", "stages", **chosen, TIMEOUT="1")
+    for name in ("blocking", "process_executor", "service"):
+        assert f"\n| {name} " in race.stdout, race.stdout + race.stderr
+    assert "in /results/: stages.json, stages.png, stages.html" in race.stdout
+    kept = stack(*run, "--entrypoint", "ls", "loadtest", "/results")
+    assert kept.stdout.split() == ["stages.html", "stages.json", "stages.png"]
+
+
 def test_down_leaves_nothing_running_and_the_backlog_on_disk(stack: Compose) -> None:
     job = stack.submit("noop", job_id="still here")
     stack("down")

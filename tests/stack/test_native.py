@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -80,6 +81,24 @@ def test_a_load_is_accepted_and_nothing_is_lost(stack: Stack) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "100.0% request success!" in done.stdout
     assert "accepted 300 = succeeded 300 + failed 0 + cancelled 0 + expired 0 + lost 0" in done.stdout
+
+
+def test_the_stages_and_the_product_race(stack: Stack, tmp_path: Path) -> None:
+    chosen = ["STAGES=blocking producer_consumer service", "N=60", "CLIENTS=60", "SECONDS=0.4", "TIMEOUT=1"]
+    done = stack.make("stages", *chosen, f"OUT={tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {cells[1].strip(): cells for line in done.stdout.splitlines() if len(cells := line.split("|")) > 3}
+    assert list(rows)[2:] == ["blocking", "producer_consumer", "service"]
+    # 20 of 60 jobs can have ended before the kill; what the stage remembered is gone, what the product stored is not.
+    lost = {name: int(cells[-2].split()[0]) for name, cells in list(rows.items())[2:]}
+    assert lost["producer_consumer"] >= 20
+    assert lost["service"] == 0
+    race = json.loads((tmp_path / "stages.json").read_text())
+    blocking, queue, product = race["rungs"]
+    assert blocking["flood"]["answered"] < 10
+    for rung in (queue, product):
+        assert rung["flood"]["answered"] == rung["flood"]["finished"] == 60
+    assert {file.name for file in tmp_path.iterdir()} == {"stages.json", "stages.png", "stages.html"}
 
 
 def test_a_second_stack_on_the_same_port_or_folder_is_refused_with_a_sentence(stack: Stack) -> None:

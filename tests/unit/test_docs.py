@@ -10,16 +10,50 @@ from pathlib import Path
 
 import pytest
 
-from service.config import Config, table
+from docs.render import BLOCK, PAGES, render
+from service.config import Config
+from service.stages import STAGES
 from tests.support import ROOT
 
 README = (ROOT / "README.md").read_text()
 SETTINGS = [f.name.upper() for f in fields(Config)]
 
 
-def test_the_readme_lists_every_setting_as_the_program_prints_it() -> None:
-    listed = README.partition("<!-- make settings -->\n")[2].partition("\n<!-- end -->")[0]
-    assert listed == table()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_figures_code_and_diffs_are_what_the_program_and_the_race_say(page: Path) -> None:
+    text = page.read_text()
+    assert text == render(text), "run `make docs`"
+    assert text.count("<!-- end -->") == len(BLOCK.findall(text)) > 0
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs/ladder.md", ROOT / "docs/ladder.zh-CN.md"])
+def test_the_ladder_has_every_stage_and_says_on_how_many_cores(page: Path) -> None:
+    (block,) = re.findall(r"<!-- table sleep -->\n(.*?)<!-- end -->", page.read_text(), re.DOTALL)
+    head, _, *rows = [line.split("|")[1:-1] for line in block.splitlines() if line.startswith("|")]
+    assert [row[0].strip() for row in rows] == [*STAGES, "service"]
+    assert {len(row) for row in rows} == {len(head)}
+    assert re.search(r"Measured \d{4}-\d\d-\d\d on \d+ cores", block)
+
+
+def test_both_languages_tell_the_same_blocks() -> None:
+    english, chinese = ((ROOT / f"docs/ladder{tail}.md").read_text() for tail in ("", ".zh-CN"))
+    blocks = [(kind, words) for kind, words, _ in BLOCK.findall(english)]
+    assert [(kind, words) for kind, words, _ in BLOCK.findall(chinese)] == [
+        (kind, words.replace(" en", " zh")) for kind, words in blocks
+    ]
+    for stage in STAGES:
+        assert ("measured", f"{stage} en") in blocks
+
+
+def test_nothing_outside_imports_the_stages() -> None:
+    outside = [
+        module
+        for folder in ("service", "loadtest", "native", "docker")
+        for module in (ROOT / folder).rglob("*.py")
+        if ROOT / "service/stages" not in module.parents
+    ]
+    assert len(outside) > 30
+    assert [module for module in outside if any(name.startswith("service.stages") for name in imports(module))] == []
 
 
 def test_compose_passes_every_setting_on() -> None:
@@ -36,7 +70,9 @@ def test_every_make_target_in_the_readme_exists() -> None:
 
 def test_make_alone_prints_every_target_with_a_sentence() -> None:
     printed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for target in ("up", "down", "status", "logs", "loadtest", "settings", "test", "check", "lock", "base-images"):
+    targets = re.findall(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split()
+    assert len(targets) > 10
+    for target in targets:
         assert re.search(rf"make {target} +\S+ \S+", printed), target
 
 

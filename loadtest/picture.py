@@ -1,0 +1,102 @@
+"""The race as a picture: who succeeds, and how long an answer takes. A PNG for a slide, and a page of its own."""
+
+import html
+import io
+from pathlib import Path
+from typing import Any
+
+from .race import Race, caption, table
+
+SIZE = (13.3, 7.5)  # inches: a 16:9 slide
+DPI = 150
+FIRST, SECOND = "#9ecae1", "#08519c"  # the small load, the flood
+FAILED = "#c0392b"
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+svg { width: 100%; height: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
+th:first-child, td:first-child { text-align: left; }
+"""
+
+
+def draw(race: Race, out: Path) -> None:
+    """stages.png and stages.html in the folder `out`."""
+    from matplotlib import rc_context  # only here: a load test needs no pictures
+
+    with rc_context({"font.size": 12, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none"}):
+        figure = plot(race)
+        figure.savefig(out / "stages.png", dpi=DPI)
+        svg = io.StringIO()
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    (out / "stages.html").write_text(page(race, svg.getvalue()), encoding="utf-8")
+
+
+def plot(race: Race) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(SIZE, layout="constrained")
+    waits = f"clients wait {race.timeout:g} s at most"
+    figure.suptitle(f"The ladder, raced on {race.cores} cores. Each request: {race.job}; {waits}", fontsize=16)
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 3))
+    success(left, race)
+    latency(right, race)
+    left.set_yticks(range(len(race.rungs)), [rung.name for rung in race.rungs])
+    left.invert_yaxis()
+    return figure
+
+
+def success(axes: Any, race: Race) -> None:
+    for place, rung in enumerate(race.rungs):
+        for load, offset, colour in ((rung.burst, -0.19, FIRST), (rung.flood, 0.19, SECOND)):
+            axes.barh(place + offset, load.success, 0.34, color=colour)
+            axes.text(load.success + 1.5, place + offset, f"{load.success:g} %", va="center", fontsize=10)
+    axes.set(xlim=(0, 118), xticks=(0, 50, 100), xlabel="requests that got their answer, %")
+    labels = (f"{race.rungs[0].burst.requests} at once", flood(race))
+    handles = [axes.barh(0, 0, color=colour) for colour in (FIRST, SECOND)]
+    axes.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+
+
+def latency(axes: Any, race: Race) -> None:
+    """Of the answers; beside the time-out, how many requests got none."""
+    times = [[point[0] for point in rung.flood.curve] for rung in race.rungs]
+    style = {"patch_artist": True, "showfliers": False, "boxprops": {"facecolor": FIRST, "edgecolor": SECOND}}
+    lines = {
+        "medianprops": {"color": SECOND, "lw": 3},
+        "whiskerprops": {"color": SECOND},
+        "capprops": {"color": SECOND},
+    }
+    rows = range(len(race.rungs))
+    axes.boxplot(times, positions=rows, whis=(1, 99), widths=0.5, orientation="horizontal", **style, **lines)
+    limit = 1000 * race.timeout
+    axes.axvline(limit, color=FAILED, lw=1, ls=":")
+    axes.text(limit, -0.62, " time-out", color=FAILED, fontsize=10)
+    for place, rung in enumerate(race.rungs):
+        if missing := rung.flood.requests - rung.flood.answered:
+            axes.text(1.15 * limit, place, f"{missing:,}\nno answer", color=FAILED, va="center")
+    axes.set(
+        xscale="log", xlim=(1, 6 * limit), xlabel=f"time to an answer, {flood(race)}; box 25 to 75 %, line 1 to 99 %"
+    )
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} ms" if value < 1000 else f"{value / 1000:g} s")
+
+
+def flood(race: Race) -> str:
+    return f"{race.rungs[0].flood.requests:,} requests, {race.clients} at once"
+
+
+def page(race: Race, svg: str) -> str:
+    lines = [line.strip("| ").split("|") for line in table(race).splitlines()]
+    head, rows = lines[0], lines[2:]
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>The ladder, raced</title><style>{STYLE}</style>
+<h1>The ladder, raced</h1>
+{svg[svg.index("<svg") :]}
+<table><tr>{cells("th", head)}</tr>
+{"".join(f"<tr>{cells('td', row)}</tr>" for row in rows)}</table>
+<p>{html.escape(caption(race))}</p>
+</html>
+"""
+
+
+def cells(tag: str, texts: list[str]) -> str:
+    return "".join(f"<{tag}>{html.escape(text.strip())}</{tag}>" for text in texts)
