@@ -80,10 +80,9 @@ stages:  ## Race the ladder's stages and the product (STAGES='blocking service' 
 
 stages-docker:
 	@docker compose --profile load build --quiet loadtest
-	@docker compose --profile load run --rm --no-deps loadtest stages
-	@mkdir -p var/stages
-	@docker compose --profile load run --rm --no-deps --no-TTY --entrypoint tar loadtest -c -C /results . | tar -x -C var/stages
-	@echo "copied to var/stages/"
+	@docker compose --profile load run --rm --no-deps loadtest stages; code=$$?; mkdir -p var/stages; \
+	  docker compose --profile load run --rm --no-deps --no-TTY --entrypoint tar loadtest -c -C /results . \
+	  | tar -x -C var/stages && echo "copied to var/stages/"; exit $$code
 
 stages-native:
 	@$(PYTHON) native/stack.py setup pictures

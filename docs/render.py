@@ -50,7 +50,7 @@ def block(kind: str, *words: str) -> str:
 
 
 def race(job: str) -> Race:
-    return Race.load(DOCS / f"ladder-{job}.json")
+    return Race.read(DOCS / f"ladder-{job}.json")
 
 
 def measured(stage: str, language: str) -> str:
@@ -74,12 +74,6 @@ def source(stage: str) -> str:
 def diff(before: str, after: str) -> str:
     lines = difflib.unified_diff(source(before).splitlines(), source(after).splitlines(), n=1, lineterm="")
     return "\n".join("…" if text.startswith("@@") else text for text in lines if text[:3] not in ("---", "+++"))
-
-
-def changed(before: str, after: str) -> int:
-    """Lines of code that go or come from one stage to the next: comments and docstrings are not code."""
-    first, second = (ast.unparse(ast.parse(source(stage))).splitlines() for stage in (before, after))
-    return sum(text[0] in "+-" for text in difflib.ndiff(first, second))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ class Command(Protocol):
 COMMANDS: dict[str, Command] = {"run": run, "stages": stages}
 DEFAULT = "run"
 
-STOPPED = "Stopped. What was accepted stays accepted: the stack finishes it without us."
+STOPPED = "Stopped. What a running stack has accepted stays accepted: it finishes it without us."
 
 
 class Parser(ArgumentParser):

@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,62 +25,54 @@ STAGES = (
     "process_executor",
     "producer_consumer",
 )
+QUEUE = "producer_consumer"  # the stage that answers before the job is done, and so can lose it
 PRODUCT = "service"
-ACCEPTING = ("producer_consumer", PRODUCT)  # answer before the job is done, so that a job can be lost
 
 ROOT = Path(__file__).resolve().parent.parent
-START_LIMIT = 60.0  # seconds; the full stack sets up what is missing
+START_LIMIT = 30.0  # seconds for a stage; it needs one
+STACK_LIMIT = 300.0  # seconds for the full stack, which sets up what is missing
 STOP_LIMIT = 10.0
-LOOK = 0.05  # seconds
-
-
-@dataclass(frozen=True)
-class Job:
-    """`sleep` waits `amount` seconds, `primes` computes up to the number `amount`."""
-
-    name: str
-    amount: float
-
-    @property
-    def args(self) -> dict[str, Any]:
-        return {"seconds": self.amount} if self.name == "sleep" else {"limit": int(self.amount)}
+LOOK = 0.05
 
 
 class Stage:
     """A teaching server of our own, in a process group of its own."""
 
-    def __init__(self, name: str, job: Job, log: Path, *options: str) -> None:
-        self.name, self.job, self.log, self.options = name, job, log, options
+    def __init__(self, name: str, job: str, args: dict[str, Any], folder: Path, *options: str) -> None:
+        self.name, self.folder = name, folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        words = [word for key, value in args.items() for word in (f"--{key}", str(value))]
+        self.command = [sys.executable, "-m", "service", "stage", name, "--port", str(self.port), "--job", job, *words]
+        self.command += options
+        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        option = "--seconds" if self.job.name == "sleep" else "--limit"
-        command = [sys.executable, "-m", "service", "stage", self.name, "--port", str(self.port)]
-        with self.log.open("ab") as log:  # many processes write to it: each line to its end
-            self.process = subprocess.Popen(
-                [*command, "--job", self.job.name, option, str(self.job.amount), *self.options],
-                cwd=ROOT,
-                stdout=log,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        wait_for(self.listens, f"stage {self.name} listens")
+        with (self.folder / "out").open("ab") as out, (self.folder / "err").open("ab") as err:
+            self.process = subprocess.Popen(self.command, cwd=ROOT, stdout=out, stderr=err, start_new_session=True)
+        deadline = time.monotonic() + START_LIMIT
+        while not self.listens():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                said = (self.folder / "err").read_text(errors="replace")
+                raise Unusable(f"Stage {self.name} does not start:\n{said[-2000:]}")
+            time.sleep(LOOK)
 
     def listens(self) -> bool:
-        if self.process.poll() is not None:
-            raise Unusable(f"Stage {self.name} ended at once: try `python -m service stage {self.name}`.")
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
             return True
         return False
 
     def stop(self) -> None:
-        self.process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(STOP_LIMIT)
-        self.kill()
+        if self.process:
+            try:
+                self.process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    self.process.wait(STOP_LIMIT)
+            finally:
+                self.kill()
 
     def kill(self) -> None:
+        assert self.process
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -91,9 +82,10 @@ class Stage:
         self.kill()
         self.start()
 
-    def finished(self) -> int:
-        """Each job writes a line when it has ended."""
-        return self.log.read_bytes().count(b" done\n")
+    def finished(self) -> set[str]:
+        """The jobs that have ended: each writes a line with its number."""
+        lines = (self.folder / "out").read_text().splitlines()
+        return {line.removesuffix(" done") for line in lines if line.endswith(" done")}
 
 
 class Stack:
@@ -104,32 +96,41 @@ class Stack:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def make(self, command: str) -> None:
-        # Without the user's own jobs and settings of the place: the race brings its job along.
-        foreign = ("JOBS", "JOBS_DIR", "MAKEFLAGS", "MFLAGS", "MAKELEVEL")
-        environment = {name: value for name, value in os.environ.items() if name not in foreign}
+        # The user's own jobs would take the place of those that the race asks for.
+        environment = {name: value for name, value in os.environ.items() if name not in ("JOBS", "JOBS_DIR")}
         done = subprocess.run(
             [sys.executable, ROOT / "native/stack.py", command],
             env=environment | {"VAR_DIR": self.folder, "PORT": str(self.port)},
             capture_output=True,
             text=True,
+            timeout=STACK_LIMIT,
         )
         if done.returncode:
             raise Unusable(f"The full stack: {(done.stdout + done.stderr).strip()}")
 
     def crash(self) -> None:
         """kill -9 of the master and all producers at once; slots end with them, supervisord starts a new server."""
+        servers = self.servers()
+        if not servers:
+            raise Unusable("The full stack has no server that could be killed.")
+        for server in servers:
+            os.killpg(server, signal.SIGKILL)
+
+    def servers(self) -> list[int]:
+        """The masters, which are children of supervisord and lead their process groups."""
         supervisord = (Path(self.folder) / "run/supervisord.pid").read_text().strip()
-        for child in Path(f"/proc/{supervisord}/task/{supervisord}/children").read_text().split():
-            if b"service" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
-                os.killpg(int(child), signal.SIGKILL)
+        children = Path(f"/proc/{supervisord}/task/{supervisord}/children").read_text().split()
+        return [
+            int(child) for child in children if b"service" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+        ]
 
 
 @contextmanager
-def stage(name: str, job: Job, *options: str) -> Iterator[Stage]:
+def stage(name: str, job: str, args: dict[str, Any], *options: str) -> Iterator[Stage]:
     with tempfile.TemporaryDirectory(prefix="stage-") as folder:
-        it = Stage(name, job, Path(folder) / "out.log", *options)
-        it.start()
+        it = Stage(name, job, args, Path(folder), *options)
         try:
+            it.start()
             yield it
         finally:
             it.stop()
@@ -151,11 +152,3 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def wait_for(condition: Any, what: str) -> None:
-    deadline = time.monotonic() + START_LIMIT
-    while not condition():
-        if time.monotonic() > deadline:
-            raise Unusable(f"Not within {START_LIMIT:.0f} s: {what}.")
-        time.sleep(LOOK)

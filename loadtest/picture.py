@@ -2,10 +2,12 @@
 
 import html
 import io
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .race import Race, caption, table
+from .exits import Unusable
+from .race import Race, caption, rows
 
 SIZE = (13.3, 7.5)  # inches: a 16:9 slide
 DPI = 150
@@ -18,6 +20,12 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
 th:first-child, td:first-child { text-align: left; }
 """
+
+
+def check() -> None:
+    """Raises Unusable: asked before a race, since it is noticed only after it."""
+    if find_spec("matplotlib") is None:
+        raise Unusable("matplotlib is missing: start with `make stages`, which installs it.")
 
 
 def draw(race: Race, out: Path) -> None:
@@ -59,15 +67,22 @@ def success(axes: Any, race: Race) -> None:
 
 def latency(axes: Any, race: Race) -> None:
     """Of the answers; beside the time-out, how many requests got none."""
-    times = [[point[0] for point in rung.flood.curve] for rung in race.rungs]
     style = {"patch_artist": True, "showfliers": False, "boxprops": {"facecolor": FIRST, "edgecolor": SECOND}}
     lines = {
         "medianprops": {"color": SECOND, "lw": 3},
         "whiskerprops": {"color": SECOND},
         "capprops": {"color": SECOND},
     }
-    rows = range(len(race.rungs))
-    axes.boxplot(times, positions=rows, whis=(1, 99), widths=0.5, orientation="horizontal", **style, **lines)
+    places = range(len(race.rungs))
+    axes.boxplot(
+        [rung.flood.times for rung in race.rungs],
+        positions=places,
+        whis=(1, 99),
+        widths=0.5,
+        orientation="horizontal",
+        **style,
+        **lines,
+    )
     limit = 1000 * race.timeout
     axes.axvline(limit, color=FAILED, lw=1, ls=":")
     axes.text(limit, -0.62, " time-out", color=FAILED, fontsize=10)
@@ -85,18 +100,17 @@ def flood(race: Race) -> str:
 
 
 def page(race: Race, svg: str) -> str:
-    lines = [line.strip("| ").split("|") for line in table(race).splitlines()]
-    head, rows = lines[0], lines[2:]
+    head, *body = rows(race)
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>The ladder, raced</title><style>{STYLE}</style>
 <h1>The ladder, raced</h1>
 {svg[svg.index("<svg") :]}
 <table><tr>{cells("th", head)}</tr>
-{"".join(f"<tr>{cells('td', row)}</tr>" for row in rows)}</table>
+{"".join(f"<tr>{cells('td', row)}</tr>" for row in body)}</table>
 <p>{html.escape(caption(race))}</p>
 </html>
 """
 
 
-def cells(tag: str, texts: list[str]) -> str:
-    return "".join(f"<{tag}>{html.escape(text.strip())}</{tag}>" for text in texts)
+def cells(tag: str, texts: tuple[str, ...]) -> str:
+    return "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts)

@@ -8,22 +8,36 @@ from typing import Any, Self
 from .report import percentile
 from .submit import Submission
 
-POINTS = 200  # of a latency curve: more than a picture can show
+POINTS = 100  # answer times kept of a load, evenly spread over all: enough for a picture
 
 
 @dataclass(frozen=True)
 class Load:
-    """One load on one server. Times in milliseconds, of all requests: one without an answer took its client's patience.
-    `curve`: [time, share of all requests that had their answer by then]."""
+    """One load on one server. Times in milliseconds; p50 and p99 of all requests, where one without an answer took its
+    client's patience; `times` of the answers alone."""
 
     requests: int
     answered: int
     seconds: float
     p50: float
     p99: float
-    curve: list[list[float]]
+    times: list[float]
     finished: int  # jobs that ran to their end, also those whose client had gone
     lost: int  # answered as accepted, and never finished
+
+    @classmethod
+    def of(cls, submission: Submission, finished: int, lost: int) -> Self:
+        times, good = sorted(submission.times), sorted(submission.accepted_times)
+        return cls(
+            submission.requests,
+            len(submission.ids),
+            round(submission.seconds, 3),
+            round(1000 * percentile(times, 0.50), 1),
+            round(1000 * percentile(times, 0.99), 1),
+            [round(1000 * percentile(good, n / POINTS), 1) for n in range(POINTS + 1)] if good else [],
+            finished,
+            lost,
+        )
 
     @property
     def success(self) -> float:
@@ -43,9 +57,22 @@ class Rung:
     flood: Load
     crash: Load | None
 
+    @classmethod
+    def read(cls, item: dict[str, Any]) -> Self:
+        crash = item["crash"] and Load(**item["crash"])
+        return cls(item["name"], Load(**item["burst"]), Load(**item["flood"]), crash)
+
     @property
     def loads(self) -> list[Load]:
         return [load for load in (self.burst, self.flood, self.crash) if load]
+
+    def __str__(self) -> str:
+        burst, flood, crash = self.burst, self.flood, self.crash
+        killed = f"; at kill -9 {crash.lost} of {crash.answered} lost" if crash else ""
+        return (
+            f"{burst.answered} of {burst.requests} answered, then {flood.answered} of {flood.requests} "
+            f"(p50 {flood.p50:,.0f} ms, p99 {flood.p99:,.0f} ms){killed}"
+        )
 
 
 @dataclass(frozen=True)
@@ -60,47 +87,12 @@ class Race:
     rungs: list[Rung]
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def read(cls, path: Path) -> Self:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return cls(**content | {"rungs": [rung(item) for item in content["rungs"]]})
-
-
-def rung(item: dict[str, Any]) -> Rung:
-    crash = item["crash"] and Load(**item["crash"])
-    return Rung(item["name"], Load(**item["burst"]), Load(**item["flood"]), crash)
-
-
-def load(submission: Submission, finished: int, lost: int) -> Load:
-    times = sorted(submission.times)
-    return Load(
-        submission.requests,
-        len(submission.ids),
-        round(submission.seconds, 3),
-        round(1000 * percentile(times, 0.50), 1),
-        round(1000 * percentile(times, 0.99), 1),
-        curve(submission),
-        finished,
-        lost,
-    )
-
-
-def curve(submission: Submission) -> list[list[float]]:
-    times, requests = sorted(submission.accepted_times), submission.requests
-    step = max(len(times) // POINTS, 1)
-    places = sorted({*range(0, len(times), step), *([len(times) - 1] if times else [])})
-    return [[round(1000 * times[place], 2), round((place + 1) / requests, 4)] for place in places]
-
-
-def summary(rung: Rung) -> str:
-    burst, flood, crash = rung.burst, rung.flood, rung.crash
-    killed = f"; at kill -9 {crash.lost} of {crash.answered} lost" if crash else ""
-    return (
-        f"{burst.answered} of {burst.requests} answered, then {flood.answered} of {flood.requests} "
-        f"(p50 {flood.p50:,.0f} ms, p99 {flood.p99:,.0f} ms){killed}"
-    )
+        return cls(**content | {"rungs": [Rung.read(item) for item in content["rungs"]]})
 
 
 def caption(race: Race) -> str:
@@ -108,15 +100,16 @@ def caption(race: Race) -> str:
     return (
         f"Measured {race.date} on {race.cores} cores, which the clients share, with Python {race.python}, in "
         f"{race.took / 60:.0f} minutes: job {race.job}, clients that wait {race.timeout:g} s. Times are of all "
-        "requests; one without an answer counts as long as its client waited. Jobs finished: in the flood, also those "
-        "whose client had gone. Jobs lost: answered as accepted, and never finished."
+        "requests; one without an answer counts as long as its client waited. Jobs finished: by the end of the flood, "
+        "also those whose client had gone; where jobs are accepted first, when all of those had ended. Jobs lost: "
+        "answered as accepted, and never finished."
     )
 
 
 COLUMNS = (
     "stage",
     "{burst} at once: success",
-    "{flood}, {clients} at once: success",
+    "{flood:,}, {clients} at once: success",
     "p50 ms",
     "p99 ms",
     "answers/s",
@@ -126,17 +119,11 @@ COLUMNS = (
 )
 
 
-def table(race: Race) -> str:
-    """Markdown, aligned so that a terminal shows it well too."""
+def rows(race: Race) -> list[tuple[str, ...]]:
+    """The head, and a row for each."""
     first = race.rungs[0]
     words = {"burst": first.burst.requests, "flood": first.flood.requests, "clients": race.clients}
-    rows = [tuple(column.format(**words) for column in COLUMNS), *(row(rung) for rung in race.rungs)]
-    widths = [max(len(cells[place]) for cells in rows) for place in range(len(COLUMNS))]
-    lines = [line(cells, widths) for cells in rows]
-    lines.insert(
-        1, "|" + "|".join("-" * (width + 1) + ("-" if not place else ":") for place, width in enumerate(widths)) + "|"
-    )
-    return "\n".join(lines)
+    return [tuple(column.format(**words) for column in COLUMNS), *(row(rung) for rung in race.rungs)]
 
 
 def row(rung: Rung) -> tuple[str, ...]:
@@ -154,9 +141,14 @@ def row(rung: Rung) -> tuple[str, ...]:
     )
 
 
-def line(cells: tuple[str, ...], widths: list[int]) -> str:
-    padded = [
-        cells[0].ljust(widths[0]),
-        *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)),
-    ]
-    return "| " + " | ".join(padded) + " |"
+def table(race: Race) -> str:
+    """Markdown, aligned so that a terminal shows it well too."""
+    first, *others = (list(column) for column in zip(*rows(race), strict=True))
+    columns = [ruled(first, str.ljust, "--"), *(ruled(column, str.rjust, "-:") for column in others)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in zip(*columns, strict=True))
+
+
+def ruled(column: list[str], align: Any, rule: str) -> list[str]:
+    width = max(map(len, column))
+    head, *cells = (align(text, width) for text in column)
+    return [head, rule.rjust(width, "-"), *cells]

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from .exits import Unusable
 
 JOBS, ORIGINAL = "jobs", "original"  # the two forms of a submit, see the HTTP contract
-STAGE = "stage"  # the request of the original form, to a server that answers when the job is done
+STAGE = "stage"  # the request of the original form, to a teaching server
 MOST_REQUESTS = 10_000_000  # every answer time and id is kept: about 1 GB here
 MOST_CLIENTS = 1_000  # each is a process of about 30 MB
 

@@ -1,6 +1,5 @@
 """The race on one page: every stage of the ladder and the full product, one after the other, under the same clients."""
 
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -11,31 +10,32 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import client, picture, settings
-from .contestant import ACCEPTING, LOOK, PRODUCT, STAGES, Job, Stage, own_stack, stage
+from . import client, picture, report, settings
+from .contestant import LOOK, PRODUCT, QUEUE, STAGES, Stage, own_stack, stage
 from .exits import Exit
 from .pool import client_pool
 from .progress import Progress
-from .race import Load, Race, Rung, caption, load, summary, table
+from .race import Load, Race, Rung, caption, table
 from .run import follow_all
 from .settings import JOBS, MOST_CLIENTS, MOST_REQUESTS, STAGE, Option, Settings, output_folder, seconds, whole
-from .submit import submit_all
+from .submit import Submission, submit_all
 
 HELP = "race the stages of the ladder and the full product: a table, a JSON file, a picture"
 
+ALL = (*STAGES, PRODUCT)
 BURST = 10  # requests, all at once: the first question of the ladder
-CRASH_AFTER = 0.5  # seconds: requests are on their way, and no job of a second has ended
-QUIET = 5.0  # seconds without a job ending after which a restarted stage is believed to have forgotten the rest
+CRASH_AFTER = 0.5  # seconds: the requests are on their way, and of jobs that take longer none has ended
+QUIET = 5.0  # seconds beyond a job's own in which none ends: then a restarted stage has forgotten the rest
 
 
-def names(text: str) -> tuple[str, ...]:
+def contestants(text: str) -> tuple[str, ...]:
     chosen = tuple(text.replace(",", " ").split())
-    if not chosen or set(chosen) - {*STAGES, PRODUCT}:
-        raise ValueError(f"must be some of {', '.join((*STAGES, PRODUCT))}")
-    return tuple(name for name in (*STAGES, PRODUCT) if name in chosen)
+    if not chosen or set(chosen) - set(ALL):
+        raise ValueError(f"must be some of {', '.join(ALL)}")
+    return tuple(name for name in ALL if name in chosen)
 
 
-def job_name(text: str) -> str:
+def one_of_two(text: str) -> str:
     if text not in ("sleep", "primes"):
         raise ValueError("must be sleep (waits) or primes (computes)")
     return text
@@ -46,8 +46,8 @@ def address(text: str) -> str:
 
 
 OPTIONS: tuple[Option, ...] = (
-    Option("stages", " ".join((*STAGES, PRODUCT)), names, "who takes part"),
-    Option("job", "sleep", job_name, "what each request wants done: sleep waits, primes computes"),
+    Option("stages", " ".join(ALL), contestants, "who takes part"),
+    Option("job", "sleep", one_of_two, "what each request wants done: sleep waits, primes computes"),
     Option("seconds", "1", seconds, "how long one job takes alone"),
     Option("n", "3000", whole(MOST_REQUESTS), "requests of the flood"),
     Option("clients", "100", whole(MOST_CLIENTS), "how many of them at once"),
@@ -59,93 +59,100 @@ OPTIONS: tuple[Option, ...] = (
 
 
 def main(values: dict[str, Any]) -> Exit:
-    out = Path(values["out"])
+    from service.linux import cores  # only here: a load test needs nothing of the server
+
     began = time.monotonic()
-    job = calibrate(values["job"], values["seconds"])
-    plan = Settings(
+    picture.check()
+    told = Settings(
         url=values["url"],
         n=values["n"],
         clients=values["clients"],
-        job=job.name,
-        args=job.args,
+        job=values["job"],
+        args=calibrated(values["job"], values["seconds"]),
         timeout=values["timeout"],
         follow_timeout=values["follow_timeout"],
         form=STAGE,
         json="",
     )
     if PRODUCT in values["stages"]:
-        find_product(plan)
+        find_product(told)
     rungs = []
     for name in values["stages"]:
         print(f"== {name}", flush=True)
-        rungs.append(race_one(name, job, plan))
-        print(summary(rungs[-1]), flush=True)  # kept, should the rest be stopped by hand
+        rungs.append(race_one(name, told, values["seconds"]))
+        print(rungs[-1], flush=True)  # kept, should the rest be stopped by hand
     race = Race(
         datetime.now(UTC).date().isoformat(),
-        len(os.sched_getaffinity(0)),
+        cores(),
         platform.python_version(),
-        f"{job.name} for {values['seconds']:g} s" + (f" (up to {job.amount:,.0f})" if job.name == "primes" else ""),
-        plan.clients,
-        plan.timeout,
+        f"{told.job} for {values['seconds']:g} s",
+        told.clients,
+        told.timeout,
         round(time.monotonic() - began, 1),
         rungs,
     )
-    return publish(race, out)
+    return publish(race, Path(values["out"]))
 
 
-def calibrate(name: str, seconds: float) -> Job:
-    """A job that takes so long when it has a core to itself."""
-    if name == "sleep":
-        return Job(name, seconds)
-    from service.jobs import primes  # only here: a load test needs nothing of the server
+def calibrated(job: str, seconds: float) -> dict[str, Any]:
+    """Arguments with which the job takes so long when it has a core to itself."""
+    if job == "sleep":
+        return {"seconds": seconds}
+    from service.jobs import primes
 
     limit, took = 10_000, 0.0
     while took < seconds / 2:  # a processor is slower in its first tenths of a second than later
         limit, before = 2 * limit, time.thread_time()
         primes(limit)
         took = time.thread_time() - before
-    return Job(name, round(limit * (seconds / took) ** (1 / 1.5)))  # trial division up to n: about n to the 1.5
+    return {"limit": round(limit * (seconds / took) ** (1 / 1.5))}  # trial division up to n: about n to the 1.5
 
 
-def find_product(plan: Settings) -> None:
+def find_product(told: Settings) -> None:
     """It comes last: that there is none should be known now, not in ten minutes. Raises Unusable."""
-    if plan.url:
-        client.check_health(plan)
+    if told.url:
+        client.check_health(told)
     else:
         with own_stack():
             pass
 
 
-def race_one(name: str, job: Job, plan: Settings) -> Rung:
-    burst = replace(plan, n=BURST, clients=BURST)
-    crash = replace(plan, n=plan.clients)
+def race_one(name: str, told: Settings, seconds: float) -> Rung:
+    burst = replace(told, n=BURST, clients=BURST)
+    crash = replace(told, n=told.clients)
     if name != PRODUCT:
-        small, large = (stage_load(name, job, each) for each in (burst, plan))
-        return Rung(name, small, large, stage_load(name, job, crash, kill=True))
-    if plan.url:  # of somebody else: not ours to kill
-        return Rung(name, product_load(plan.url, burst), product_load(plan.url, plan), None)
+        patience = replace(crash, follow_timeout=seconds + QUIET)
+        return Rung(name, stage_load(name, burst), stage_load(name, told), stage_load(name, patience, kill=True))
+    if told.url:  # of somebody else: not ours to kill
+        return Rung(name, product_load(told.url, burst), product_load(told.url, told), None)
     with own_stack() as stack:
-        small, large = (product_load(stack.url, each) for each in (burst, plan))
+        small, large = (product_load(stack.url, each) for each in (burst, told))
         return Rung(name, small, large, product_load(stack.url, crash, stack.crash))
 
 
-def stage_load(name: str, job: Job, plan: Settings, kill: bool = False) -> Load:
+def stage_load(name: str, told: Settings, kill: bool = False) -> Load:
     """A new server for each: what an earlier load has left behind would be in the way of this one."""
-    with stage(name, job) as server, client_pool(plan := replace(plan, url=server.url)) as pool:
+    with stage(name, told.job, told.args) as server, client_pool(told := replace(told, url=server.url)) as pool:
         with meanwhile(server.crash if kill else None):
-            submission = submit_all(pool, plan)
-        patience = QUIET + plan.follow_timeout * (not kill)
-        accepted = len(submission.ids) if name in ACCEPTING else 0
-        finished = wait_for_jobs(server, accepted, patience)
-    return load(submission, finished, max(accepted - finished, 0))
+            submission = submit_all(pool, told)
+        missing = wait_for_jobs(server, set(submission.ids), told.follow_timeout) if name == QUEUE else set()
+        finished = len(server.finished())
+    say_reasons(submission)
+    return Load.of(submission, finished, len(missing))
 
 
-def product_load(url: str, plan: Settings, crash: Callable[[], None] | None = None) -> Load:
-    with client_pool(plan := replace(plan, url=url, form=JOBS)) as pool:
+def product_load(url: str, told: Settings, crash: Callable[[], None] | None = None) -> Load:
+    with client_pool(told := replace(told, url=url, form=JOBS)) as pool:
         with meanwhile(crash):
-            submission = submit_all(pool, plan)
-        follow = follow_all(pool, plan, submission.ids)
-    return load(submission, follow.ends["succeeded"], len(follow.lost))
+            submission = submit_all(pool, told)
+        follow = follow_all(pool, told, submission.ids)
+    say_reasons(submission)
+    return Load.of(submission, follow.ends["succeeded"], len(submission.ids) - follow.ends["succeeded"])
+
+
+def say_reasons(submission: Submission) -> None:
+    for line in report.reasons("  no answer", submission.refused + submission.unknown):
+        print(line, flush=True)
 
 
 @contextmanager
@@ -165,25 +172,25 @@ def meanwhile(crash: Callable[[], None] | None) -> Iterator[None]:
         killed.result()
 
 
-def wait_for_jobs(server: Stage, accepted: int, patience: float) -> int:
-    """How many jobs ended, once all accepted ones have, or none has for `patience` seconds."""
-    finished, last = server.finished(), time.monotonic()
-    if finished >= accepted:
-        return finished
-    with Progress("jobs ended", accepted) as bar:
-        bar.advance(finished)
-        while finished < accepted and time.monotonic() - last < patience:
+def wait_for_jobs(server: Stage, accepted: set[str], patience: float) -> set[str]:
+    """The accepted jobs that have not ended when none did for `patience` seconds."""
+    missing, last = accepted - server.finished(), time.monotonic()
+    with Progress("jobs ended", len(accepted)) as bar:
+        bar.advance(len(accepted) - len(missing))
+        while missing and time.monotonic() - last < patience:
             time.sleep(LOOK)
-            if new := server.finished() - finished:
-                finished, last = finished + new, time.monotonic()
-            bar.advance(new)
-    return finished
+            still = missing - server.finished()
+            if still != missing:
+                last = time.monotonic()
+            bar.advance(len(missing) - len(still))
+            missing = still
+    return missing
 
 
 def publish(race: Race, out: Path) -> Exit:
     race.save(out / "stages.json")
-    picture.draw(race, out)
     print(f"\n{table(race)}\n\n{caption(race)}", flush=True)
+    picture.draw(race, out)
     print(f"in {out}/: stages.json, stages.png, stages.html", flush=True)
     lost = sum(load.lost for rung in race.rungs if rung.name == PRODUCT for load in rung.loads)
     return Exit.LOST if lost else Exit.OK

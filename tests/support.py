@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from typing import Any, TypeVar
 
 import psutil
 import requests
+
+from loadtest.contestant import free_port as free_port
 
 ROOT = Path(__file__).parent.parent
 LIVE = ("queued", "running")
@@ -29,13 +30,6 @@ def wait_until(condition: Callable[[], T], what: str, timeout: float = 20.0) -> 
         assert time.monotonic() < deadline, f"not within {timeout:g} s: {what}"
         time.sleep(0.02)
     return value
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def answers(url: str) -> bool:

@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
+from contextlib import suppress
 
 from service import linux
 from service.stages import EXPERIMENTS, STAGES
@@ -66,7 +67,8 @@ def run(name: str, options: Options) -> int:
         return 1
     finally:
         for pid in linux.descendants(os.getpid()):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     return 0
 
 
@@ -77,5 +79,4 @@ if __name__ == "__main__":
     print(f"""  curl -X GET 127.0.0.1:{options.port}/ -d '{{"job_id": 7}}'""", file=sys.stderr)
     code = run(stage, options)
     # Not sys.exit: it would first wait for all that is queued in a pool of threads.
-    sys.stderr.flush()
     os._exit(code)

@@ -28,7 +28,7 @@ class Stage(Handler):
 
 
 async def serve(options: Options, sockets: list[socket]) -> None:
-    # Here, not in the class: the processes of the pool import this module too.
+    # Here, not in the class: where processes do not start by fork, they import this module too.
     Stage.executor = ProcessPoolExecutor(20, initializer=end_with_server)
     HTTPServer(Application([("/", Stage, {"job": options.job})])).add_sockets(sockets)
     await asyncio.Event().wait()

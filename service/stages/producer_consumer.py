@@ -1,7 +1,8 @@
 """producer_consumer: answer first, run the job afterwards. How long a job takes is no longer the client's affair.
 
-What it still lacks: a crash loses every job that waits or runs; a job that fails is tried for ever, and nobody learns
-the result of one that does not; the buffer has no bound; a process that dies breaks its pool; it cannot be forked."""
+What it still lacks: a crash loses every job that waits or runs, and a process of the pool that dies is a crash; a job
+that fails is tried for ever, and nobody learns the result of one that does not; the buffer has no bound; its consumer
+cannot be started before a fork, see forked_consumer."""
 
 import asyncio
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -28,7 +29,7 @@ class Stage(Handler):
 async def consume(options: Options) -> None:
     executor = ThreadPoolExecutor(20) if options.pool == "thread" else ProcessPoolExecutor(20, None, end_with_server)
     async for number in buffer:
-        futures[executor.submit(options.job, number)] = number
+        futures[executor.submit(options.job, number)] = number  # a Job can be pickled: its class is at the top level
 
 
 async def collect() -> None:

@@ -55,4 +55,4 @@ class Handler(RequestHandler):
 def end_with_server() -> None:
     """For the processes of a pool: Ctrl-C is the server's, and without it they would wait for work for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    linux.die_with_parent(signal.SIGKILL, os.getppid())
+    linux.die_with_parent()

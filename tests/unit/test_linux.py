@@ -126,7 +126,8 @@ def test_a_group_is_killed_with_all_that_was_started_in_it() -> None:
 
 
 def test_a_process_dies_with_its_parent() -> None:
-    child = "from service import linux; linux.die_with_parent(); print(1, flush=True); input()"
+    # Not input(): the parent's death also closes its pipe, and it would sometimes be told of that first.
+    child = "import signal; from service import linux; linux.die_with_parent(); print(1, flush=True); signal.pause()"
     parent = (
         "import subprocess, sys\n"
         f"p = subprocess.Popen([sys.executable, '-c', {child!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"

@@ -11,7 +11,7 @@ from loadtest import picture, stages
 from loadtest.answer import Answer
 from loadtest.contestant import PRODUCT, STAGES
 from loadtest.exits import Exit
-from loadtest.race import Load, Race, Rung, caption, load, table
+from loadtest.race import Load, Race, Rung, caption, table
 from loadtest.submit import Submission
 from service.stages import STAGES as RUNNABLE
 
@@ -26,39 +26,39 @@ def submission(good: list[float], bad: list[float]) -> Submission:
 
 
 def some_race(lost: int = 0) -> Race:
-    flood = load(submission([0.1, 0.2], [3.0] * 8), 2, 0)
-    accepting = load(submission([0.001 * n for n in range(1, 101)], []), 100 - lost, lost)
+    flood = Load.of(submission([0.1, 0.2], [3.0] * 8), 2, 0)
+    accepting = Load.of(submission([0.001 * n for n in range(1, 101)], []), 100 - lost, lost)
     rungs = [Rung("blocking", flood, flood, flood), Rung(PRODUCT, accepting, accepting, None)]
     return Race("2026-11-24", 2, "3.11.7", "sleep for 1 s", 100, 3.0, 90.0, rungs)
 
 
-def test_times_are_of_all_requests_and_the_curve_is_of_the_answers() -> None:
-    it = load(submission([0.1, 0.2], [3.0] * 8), finished=5, lost=0)
+def test_percentiles_are_of_all_requests_and_the_picture_shows_the_answers() -> None:
+    it = Load.of(submission([0.1, 0.2], [3.0] * 8), finished=5, lost=0)
     assert (it.p50, it.p99) == (3000.0, 3000.0)
     assert it.success == 20
     assert it.rate == 1.0
-    assert it.curve == [[100.0, 0.1], [200.0, 0.2]]
+    assert set(it.times) == {100.0, 200.0}
 
 
 def test_a_hundred_percent_means_all() -> None:
-    almost = load(submission([0.001] * 2999, [3.0]), 2999, 0)
+    almost = Load.of(submission([0.001] * 2999, [3.0]), 2999, 0)
     assert f"{almost.success:g}" == "99.96"
 
 
-def test_a_long_curve_is_thinned_and_keeps_its_end() -> None:
-    it = load(submission([0.001 * n for n in range(1, 3001)], []), 3000, 0)
-    assert len(it.curve) <= 202
-    assert it.curve[-1] == [3000.0, 1.0]
+def test_many_times_are_thinned_and_keep_their_ends() -> None:
+    it = Load.of(submission([0.001 * n for n in range(1, 3001)], []), 3000, 0)
+    assert len(it.times) == 101
+    assert (it.times[0], it.times[-1]) == (1.0, 3000.0)
 
 
 def test_nothing_answered_is_a_result_too() -> None:
-    it = load(submission([], [3.0] * 10), 0, 0)
-    assert (it.success, it.rate, it.curve) == (0, 0, [])
+    it = Load.of(submission([], [3.0] * 10), 0, 0)
+    assert (it.success, it.rate, it.times) == (0, 0, [])
 
 
 def test_a_race_is_the_same_after_it_was_saved(tmp_path: Path) -> None:
     some_race().save(tmp_path / "race.json")
-    assert Race.load(tmp_path / "race.json") == some_race()
+    assert Race.read(tmp_path / "race.json") == some_race()
 
 
 def test_the_table_has_a_row_for_each_and_says_what_it_could_not_do() -> None:
@@ -90,10 +90,10 @@ def test_those_who_race_are_those_who_run() -> None:
 
 
 def test_stages_are_raced_in_the_order_of_the_ladder() -> None:
-    assert stages.names("service, blocking hello") == ("hello", "blocking", "service")
+    assert stages.contestants("service, blocking hello") == ("hello", "blocking", "service")
     for wrong in ("", "nope", "hello nope"):
         with pytest.raises(ValueError, match="must be some of hello"):
-            stages.names(wrong)
+            stages.contestants(wrong)
 
 
 def test_the_computing_job_takes_about_as_long_as_asked() -> None:
@@ -101,9 +101,9 @@ def test_the_computing_job_takes_about_as_long_as_asked() -> None:
 
     from service.jobs import primes
 
-    job = stages.calibrate("primes", 0.3)
+    args = stages.calibrated("primes", 0.3)
     began = time.thread_time()
-    primes(int(job.amount))
+    primes(**args)
     assert 0.1 < time.thread_time() - began < 0.9
 
 
