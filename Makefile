@@ -71,9 +71,9 @@ loadtest-native:
 	@$(PYTHON) native/stack.py setup
 	@URL=http://127.0.0.1:$(PORT) .venv/bin/python -m loadtest
 
-stage:  ## Run one teaching server until Ctrl-C: NAME=blocking
+stage:  ## Run one teaching server until Ctrl-C: NAME=blocking OPTIONS='--job primes --port 8002'
 	@$(PYTHON) native/stack.py setup
-	@.venv/bin/python -m service stage $(NAME)
+	@.venv/bin/python -m service stage $(or $(NAME),blocking) $(OPTIONS)
 
 stages:  ## Race the ladder's stages and the product (STAGES='blocking service' JOB=primes SECONDS=0.2 N=300 CLIENTS=50)
 	@$(MAKE) --no-print-directory stages-$(STACK)
@@ -81,8 +81,8 @@ stages:  ## Race the ladder's stages and the product (STAGES='blocking service' 
 stages-docker:
 	@docker compose --profile load build --quiet loadtest
 	@docker compose --profile load run --rm --no-deps loadtest stages; code=$$?; mkdir -p var/stages; \
-	  docker compose --profile load run --rm --no-deps --no-TTY --entrypoint tar loadtest -c -C /results . \
-	  | tar -x -C var/stages && echo "copied to var/stages/"; exit $$code
+	  docker compose --profile load run --rm --no-deps --no-TTY --entrypoint tar loadtest \
+	  -c -C /results stages.json stages.png stages.html | tar -x --no-same-owner -C var/stages && echo "copied to var/stages/"; exit $$code
 
 stages-native:
 	@$(PYTHON) native/stack.py setup pictures
