@@ -84,6 +84,13 @@ class UnknownJob(NotFound):
     slug = "unknown-job"
 
 
+class Removed(NotFound):
+    """This job has ended, and is not kept any more"""
+
+    status = 410
+    slug = "removed"
+
+
 class WrongMethod(Refused):
     """This method is not allowed here"""
 
@@ -123,6 +130,12 @@ class StoreBusy(StoreError):
     """The backlog is busy: nothing was stored, try again"""
 
     slug = "store-busy"
+
+
+class BacklogFull(StoreError):
+    """The backlog is full: nothing was stored, try again later"""
+
+    slug = "backlog-full"
 
 
 class StoreFull(StoreError):

@@ -24,11 +24,13 @@ from service.backlog.aio import AsyncBacklog
 from service.config import Config
 from service.consumer import Consumer
 from service.errors import (
+    BacklogFull,
     BadArguments,
     CrossSite,
     Malformed,
     NotFound,
     Refused,
+    Removed,
     StoreError,
     StormdrainError,
     TooLarge,
@@ -39,6 +41,8 @@ from service.job import Job, Record, State, new_id, stamp
 from service.log import request_id
 
 log = logging.getLogger(__name__)
+
+RETRY_AFTER_MAX = 60  # seconds; where nothing is run at all, somebody may be mending it
 
 ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 JOB_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -63,6 +67,13 @@ class Server:
     backlog: AsyncBacklog
     consumer: Consumer
     draining: bool = False
+
+    def retry_after(self, slug: str) -> int:
+        """Whole seconds. A full backlog has room for a hundredth of it when so much has been run."""
+        if slug != BacklogFull.slug:
+            return 1
+        wanted, rate = self.config.backlog_max / 100, self.backlog.drain_rate
+        return round(min(max(wanted / rate, 1.0), RETRY_AFTER_MAX)) if rate else RETRY_AFTER_MAX
 
 
 class Submission(msgspec.Struct, forbid_unknown_fields=True):
@@ -190,7 +201,7 @@ class Handler(RequestHandler):
         self.set_status(status)
         self.set_header("Content-Type", "application/problem+json")
         if status in (503, 507):
-            self.set_header("Retry-After", "1")
+            self.set_header("Retry-After", str(self.server.retry_after(slug)))
         if status == 405:
             self.set_header("Allow", ", ".join(self.methods))
         problem = {"type": f"/problems/{slug}", "title": title, "status": status, "detail": detail}
@@ -249,6 +260,8 @@ class JobById(Handler):
     async def get(self, id: str) -> None:
         record = await self.server.backlog.get(id)
         if record is None:
+            if await self.server.backlog.removed(id):
+                raise Removed(f"job {id} has ended, and was kept for as long as KEEP and KEEP_MAX say")
             raise NotFound(f"there is no job {id}")
         self.answer(200, document(record))
 
@@ -264,6 +277,7 @@ class Stats(Handler):
             200,
             {
                 "states": counts,
+                "drained_per_second": round(self.server.backlog.drain_rate, 1),
                 "oldest_queued_seconds": max(0.0, time.time() - oldest) if oldest else None,
                 "producers": [{"worker": worker, "running": jobs} for worker, jobs in busy.items()],
             },

@@ -11,13 +11,14 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from service.backlog.base import Backlog
-from service.errors import StoreBroken, StoreBusy, StoreError, StoreFull
+from service.errors import BacklogFull, StoreBroken, StoreBusy, StoreError, StoreFull
 from service.job import Claim, Job, Record, Running, Settlement, State
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 GROUP = 512  # writes in one commit at most, so that no request waits for a transaction without end
+SAMPLES = 20  # of the jobs that have ended, one with every sweep: the last ten seconds
 BUSY_PAUSE = 0.05  # seconds before a store that somebody else holds is tried again
 
 
@@ -45,6 +47,8 @@ class AsyncBacklog:
         self._changed = threading.Condition()
         self._closing = False
         self._broken: StoreBroken | None = None
+        self._ended: deque[tuple[float, int]] = deque(maxlen=SAMPLES)
+        self.drain_rate = 0.0  # jobs per second
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="backlog-reader")
         self._writer = threading.Thread(target=self._write_forever, name="backlog-writer")
         self._writer.start()
@@ -78,6 +82,19 @@ class AsyncBacklog:
     async def ping(self) -> None:
         """Returns when the store can be written. Raises StoreError."""
         await self._write("ping", ())
+
+    async def prune(self) -> bool:
+        answer: bool = await self._write("prune", ())
+        return answer
+
+    async def measure(self) -> None:
+        """How many jobs all consumers of this backlog end a second, over the last few seconds."""
+        self._ended.append((self._loop.time(), await self._read(self._backlog.ended)))
+        (then, before), (now, after) = self._ended[0], self._ended[-1]
+        self.drain_rate = (after - before) / (now - then) if now > then else 0.0
+
+    async def removed(self, id: str) -> bool:
+        return await self._read(self._backlog.removed, id)
 
     async def get(self, id: str) -> Record | None:
         return await self._read(self._backlog.get, id)
@@ -192,18 +209,25 @@ class AsyncBacklog:
 
     def _apply(self, writes: list[Write]) -> list[Any]:
         """Puts and settlements go as one call each; order between writes that nobody has been answered is free."""
-        answers: dict[Write, Any] = {}
-        for verb in ("put", "settle"):
-            group = [write for write in writes if write.verb == verb]
-            if group:
-                results = getattr(self._backlog, verb)([write.argument for write in group])
-                answers.update(zip(group, results, strict=True))
+        puts = [write for write in writes if write.verb == "put"]
+        settlements = [write for write in writes if write.verb == "settle"]
+        answers: dict[Write, Any] = dict(zip(puts, self._put([write.argument for write in puts]), strict=True))
+        answers.update(zip(settlements, self._backlog.settle([write.argument for write in settlements]), strict=True))
         for write in writes:
             if write.verb == "ping":
                 answers[write] = None
             elif write not in answers:
                 answers[write] = getattr(self._backlog, write.verb)(*write.argument)
         return [answers[write] for write in writes]
+
+    def _put(self, jobs: list[Job]) -> list[bool | StoreError]:
+        """As many as there is room for; the others are refused, and what else is in this commit goes on."""
+        try:
+            room = self._backlog.room() if jobs else 0
+        except StoreFull as error:
+            return [error] * len(jobs)
+        full = BacklogFull(f"there are BACKLOG_MAX jobs already, and {self.drain_rate:.0f} a second are run")
+        return [*self._backlog.put(jobs[:room]), *[full] * len(jobs[room:])]
 
 
 def _answer_all(writes: list[Write], answers: list[Any]) -> None:

@@ -6,11 +6,27 @@ thread, those that read (get, counts, oldest, running, workers) from one other.
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from service.job import Claim, Job, Record, Running, Settlement, State
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How much is taken in, and how long what has ended is kept. The defaults bound nothing."""
+
+    backlog_max: int = sys.maxsize  # queued jobs
+    disk_reserve: int = 0  # bytes that new jobs leave free on the disk
+    keep: float = math.inf  # seconds after its end for which a job is kept
+    keep_max: int = sys.maxsize  # ended jobs
+
+
+UNBOUNDED = Bounds()
 
 
 class Backlog(Protocol):
@@ -21,6 +37,9 @@ class Backlog(Protocol):
         """The verbs inside become durable together, when the block ends; if it raises, none of them happened.
 
         Raises StoreBusy on entry when the store is locked by somebody else: nothing happened, try again."""
+
+    def room(self) -> int:
+        """How many more jobs may be put. Raises StoreFull where the disk's reserve is reached."""
 
     def put(self, jobs: Sequence[Job]) -> list[bool]:
         """Queue jobs, durable when the batch ends. False for an id that is here already: it is not a second job."""
@@ -40,11 +59,20 @@ class Backlog(Protocol):
         """What dead or hanging workers hold (not `sweeper`, who asks) is queued again, attempt not counted; retries
         whose time has come can be claimed. Returns how many jobs became claimable. Cheap when there are none."""
 
+    def prune(self) -> bool:
+        """Remove some of the jobs that ended too long ago, or are too many. True when there may be more."""
+
     def leave(self, worker: str) -> None:
         """This worker ends. What it still holds is queued again."""
 
     def get(self, id: str) -> Record | None:
         """The job as it stands."""
+
+    def removed(self, id: str) -> bool:
+        """Whether a job that is not here was here once. True also for an id of that time that never was."""
+
+    def ended(self) -> int:
+        """How many jobs have ended since the backlog was made, also those that were removed."""
 
     def counts(self) -> dict[State, int]:
         """Jobs by state. Never a scan: the cost does not grow with the backlog."""

@@ -247,7 +247,7 @@ def test_one_stale_settlement_does_not_spoil_its_neighbours(backlog: Backlog) ->
 
 
 def test_a_settlement_of_an_unknown_job_is_refused(backlog: Backlog) -> None:
-    claim = Claim(a_job(), 1, 1, 0, 0.0)
+    claim = Claim(a_job(), 1, 1, 0, 0, 0.0)
     assert backlog.settle([settlement(claim)]) == [False]
 
 

@@ -15,7 +15,8 @@ import apsw
 import pytest
 
 from service import linux
-from service.backlog.sqlite import CLAIM, OLDEST, OLDEST_SQLITE, SCHEMA_VERSION, SqliteBacklog
+from service.backlog.sql import CLAIM, OLDEST
+from service.backlog.sqlite import OLDEST_SQLITE, SCHEMA_VERSION, SqliteBacklog
 from service.errors import ConfigError, StoreBusy
 from service.job import Claim, Job, Settlement, State, new_id
 
@@ -107,7 +108,7 @@ def test_a_schema_of_another_release_is_refused_with_a_sentence(
 ) -> None:
     backlog = open_one()
     backlog._db.pragma("user_version", SCHEMA_VERSION + 1)
-    with pytest.raises(ConfigError, match=f"schema {SCHEMA_VERSION + 1}, this release uses {SCHEMA_VERSION}"):
+    with pytest.raises(ConfigError, match=f"schema {SCHEMA_VERSION + 1}, this release knows up to {SCHEMA_VERSION}"):
         SqliteBacklog(str(file))
 
 
