@@ -11,7 +11,7 @@ export
 LOCK = --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs loadtest stage stages settings test check docs lock base-images clean
+.PHONY: help up down status logs backup restore loadtest stage stages settings test check docs lock base-images clean
 
 help:  ## Print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,29 @@ logs-docker:
 
 logs-native:
 	@$(PYTHON) native/stack.py logs
+
+backup:  ## Copy the backlog to FILE, also while it is used; the copy's integrity is checked
+	@$(MAKE) --no-print-directory backup-$(STACK)
+
+backup-docker:
+	@test -n "$(FILE)" || { echo "which file? make backup FILE=…" >&2; exit 2; }
+	@test ! -e "$(FILE)" || { echo "$(FILE) is there already: choose another name" >&2; exit 2; }
+	@docker compose run --rm --no-deps --no-TTY server sh -c 'rm -f /data/copy.db && \
+	  python -m service backup /data/copy.db >&2 && cat /data/copy.db && rm /data/copy.db' > "$(FILE)" || { rm -f "$(FILE)"; exit 1; }
+
+backup-native:
+	@$(PYTHON) native/stack.py backup "$(FILE)"
+
+restore:  ## Put the copy in FILE in the backlog's place, after make down; what was there is kept beside it
+	@$(MAKE) --no-print-directory restore-$(STACK)
+
+restore-docker:
+	@test -f "$(FILE)" || { echo "which file? make restore FILE=…" >&2; exit 2; }
+	@docker compose run --rm --no-deps --no-TTY server sh -c 'cat > /data/copy.db && \
+	  { python -m service restore /data/copy.db; code=$$?; rm /data/copy.db; exit $$code; }' < "$(FILE)"
+
+restore-native:
+	@$(PYTHON) native/stack.py restore "$(FILE)"
 
 loadtest:  ## Send N=1000 jobs from CLIENTS=10 clients, follow each to its end (JOB=sleep ARGS='{}' FORM=jobs)
 	@$(MAKE) --no-print-directory loadtest-$(STACK)

@@ -47,9 +47,8 @@ def test_a_job_that_is_kept_no_longer_is_gone_and_not_unknown(tmp_path: Path) ->
         it.wait_for(first, "succeeded")
         second = it.submit("noop")
         it.wait_for(second, "succeeded")
-        gone = wait_until(
-            lambda: r if (r := requests.get(it.url + first, timeout=5)).status_code != 200 else None, "gone"
-        )
+        wait_until(lambda: requests.get(it.url + first, timeout=5).status_code != 200, "gone")
+        gone = requests.get(it.url + first, timeout=5)
         assert (gone.status_code, gone.json()["type"]) == (410, "/problems/removed")
         assert it.job(second)["state"] == "succeeded"
         never = requests.get(f"{it.url}/jobs/ffffffff-ffff-7fff-bfff-ffffffffffff", timeout=5)
