@@ -119,6 +119,13 @@ class BadArguments(Refused):
     slug = "bad-arguments"
 
 
+class KeyReused(Refused):
+    """This idempotency key was used for another request"""
+
+    status = 422
+    slug = "key-reused"
+
+
 class StoreError(StormdrainError):
     """The backlog cannot do this now"""
 

@@ -95,12 +95,12 @@ class ProcessSlot:
 
     async def run(self, claim: Claim, timeout: float) -> Outcome:
         job = claim.job
-        try:
-            work = self._pool.submit(runner.run, job.name, job.args, claim.attempt, self._result_max)
-        except BrokenExecutor:
-            self.kill(Returned("the slot is gone"))
-            return Returned("the slot had died before")
-        with self._output.followed():
+        with self._output.followed():  # from before the job begins
+            try:
+                work = self._pool.submit(runner.run, job.name, job.args, claim.attempt, self._result_max)
+            except BrokenExecutor:
+                self.kill(Returned("the slot is gone"))
+                return Returned("the slot had died before")
             outcome = await self._outcome(asyncio.wrap_future(work), timeout)
             return replace(outcome, output=self._output.text())
 

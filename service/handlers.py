@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -27,6 +27,7 @@ from service.errors import (
     BacklogFull,
     BadArguments,
     CrossSite,
+    KeyReused,
     Malformed,
     NotFound,
     Refused,
@@ -44,6 +45,9 @@ log = logging.getLogger(__name__)
 
 RETRY_AFTER_MAX = 60  # seconds; where nothing is run at all, somebody may be mending it
 
+KEY_MAX = 255  # characters
+QUOTED = re.compile(r'"(?:[ !#-\[\]-~]|\\["\\])*"')
+TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~:/-]+")
 ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 JOB_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"
 # What curl says of a -d body when nobody told it otherwise; the body is JSON all the same.
@@ -107,6 +111,25 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) < len(pairs):
         raise ValueError("a name stands twice in one object")
     return members
+
+
+def idempotency_key(header: str | None) -> str | None:
+    """The key of a string (RFC 8941) or a bare token. Raises Malformed."""
+    if header is None:
+        return None
+    text = header.strip()
+    if QUOTED.fullmatch(text):
+        text = re.sub(r"\\(.)", r"\1", text[1:-1])
+    elif not TOKEN.fullmatch(text):
+        raise Malformed('Idempotency-Key is a string such as "order-17", or a bare token')
+    if not 1 <= len(text) <= KEY_MAX:
+        raise Malformed(f"Idempotency-Key has 1 to {KEY_MAX} characters")
+    return text
+
+
+def fingerprint(name: str, args: dict[str, Any]) -> bytes:
+    """The same for the same request, however its members are ordered."""
+    return hashlib.sha256(msgspec.json.encode([name, args], order="sorted")).digest()
 
 
 def document(record: Record) -> dict[str, Any]:
@@ -180,12 +203,26 @@ class Handler(RequestHandler):
         """Store a job; it is on disk when this returns. Raises Refused, StoreError."""
         function = registry.find(name)
         function.check(args)
-        job = Job(new_id(), name, msgspec.json.encode(args), function.timeout, function.attempts)
-        await self.server.backlog.put(job)
-        self.server.consumer.wake()
-        self.set_header("Location", f"/jobs/{job.id}")
-        log.info("job add:%s", job.label)
-        return job
+        encoded = msgspec.json.encode(args)
+        job = Job(
+            new_id(),
+            name,
+            encoded,
+            function.timeout,
+            function.attempts,
+            key=idempotency_key(self.request.headers.get("Idempotency-Key")),
+            fingerprint=fingerprint(name, args),
+        )
+        receipt = await self.server.backlog.put(job)
+        if not receipt.same:
+            raise KeyReused("this Idempotency-Key was used for another request: take a new one for each job")
+        self.set_header("Location", f"/jobs/{receipt.id}")
+        if receipt.new:
+            self.server.consumer.wake()
+            log.info("job add:%s", job.label)
+        else:
+            self.set_header("Idempotency-Replayed", "true")
+        return replace(job, id=receipt.id)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None))[1]

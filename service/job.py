@@ -49,12 +49,23 @@ class Job:
     timeout: float
     attempts: int
     priority: int = 0
+    key: str | None = None  # of the put only: the idempotency key; with the same one again, it is no second job
+    fingerprint: bytes = b""  # of the put only: what the client asked for, to tell a repetition from another request
 
     @property
     def label(self) -> str:
         """What the log calls it: its job_id argument, as JSON and so on one line, or its id."""
         job_id = msgspec.json.decode(self.args).get("job_id")
         return self.id if job_id is None else json.dumps(job_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a put came to: the job that stands for it."""
+
+    id: str
+    new: bool = True  # False: it was here already
+    same: bool = True  # False: the idempotency key was used for another request, and nothing was stored
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from service.backlog.base import Backlog
-from service.errors import BacklogFull, StoreBroken, StoreBusy, StoreError, StoreFull
-from service.job import Claim, Job, Record, Running, Settlement, State
+from service.errors import StoreBroken, StoreBusy, StoreError, StoreFull
+from service.job import Claim, Job, Receipt, Record, Running, Settlement, State
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +58,9 @@ class AsyncBacklog:
     def durability(self) -> str:
         return self._backlog.durability
 
-    async def put(self, job: Job) -> bool:
-        """Durable when it returns. Raises StoreBusy, StoreFull (not stored) or StoreBroken (unknown)."""
-        answer: bool = await self._write("put", job)
+    async def put(self, job: Job) -> Receipt:
+        """Durable when it returns. Raises StoreBusy, BacklogFull, StoreFull (not stored) or StoreBroken (unknown)."""
+        answer: Receipt = await self._write("put", job)
         return answer
 
     async def settle(self, settlement: Settlement) -> bool:
@@ -209,25 +209,18 @@ class AsyncBacklog:
 
     def _apply(self, writes: list[Write]) -> list[Any]:
         """Puts and settlements go as one call each; order between writes that nobody has been answered is free."""
-        puts = [write for write in writes if write.verb == "put"]
-        settlements = [write for write in writes if write.verb == "settle"]
-        answers: dict[Write, Any] = dict(zip(puts, self._put([write.argument for write in puts]), strict=True))
-        answers.update(zip(settlements, self._backlog.settle([write.argument for write in settlements]), strict=True))
+        answers: dict[Write, Any] = {}
+        for verb in ("put", "settle"):
+            group = [write for write in writes if write.verb == verb]
+            if group:
+                results = getattr(self._backlog, verb)([write.argument for write in group])
+                answers.update(zip(group, results, strict=True))
         for write in writes:
             if write.verb == "ping":
                 answers[write] = None
             elif write not in answers:
                 answers[write] = getattr(self._backlog, write.verb)(*write.argument)
         return [answers[write] for write in writes]
-
-    def _put(self, jobs: list[Job]) -> list[bool | StoreError]:
-        """As many as there is room for; the others are refused, and what else is in this commit goes on."""
-        try:
-            room = self._backlog.room() if jobs else 0
-        except StoreFull as error:
-            return [error] * len(jobs)
-        full = BacklogFull(f"there are BACKLOG_MAX jobs already, and {self.drain_rate:.0f} a second are run")
-        return [*self._backlog.put(jobs[:room]), *[full] * len(jobs[room:])]
 
 
 def _answer_all(writes: list[Write], answers: list[Any]) -> None:

@@ -13,7 +13,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.job import Claim, Job, Record, Running, Settlement, State
+from service.errors import StoreError
+from service.job import Claim, Job, Receipt, Record, Running, Settlement, State
+
+KEY_KEPT = 86400.0  # seconds after which an idempotency key may be used anew
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,10 @@ class Backlog(Protocol):
 
         Raises StoreBusy on entry when the store is locked by somebody else: nothing happened, try again."""
 
-    def room(self) -> int:
-        """How many more jobs may be put. Raises StoreFull where the disk's reserve is reached."""
-
-    def put(self, jobs: Sequence[Job]) -> list[bool]:
-        """Queue jobs, durable when the batch ends. False for an id that is here already: it is not a second job."""
+    def put(self, jobs: Sequence[Job]) -> list[Receipt | StoreError]:
+        """Queue jobs, durable when the batch ends. The same id, or within KEY_KEPT the same idempotency key, is not a
+        second job, and is told so also where there is no room. A StoreError for each job that was not stored:
+        BacklogFull, or StoreFull where the disk's reserve is reached."""
 
     def claim(self, limit: int, worker: str) -> list[Claim]:
         """queued → running for up to `limit` jobs: highest priority first, then oldest; each with a new fencing

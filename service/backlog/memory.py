@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from service import linux
-from service.backlog.base import UNBOUNDED, Backlog, Bounds
-from service.job import HISTORY_MAX, Claim, Job, Record, Running, Settlement, State, stamp
+from service.backlog.base import KEY_KEPT, UNBOUNDED, Backlog, Bounds
+from service.errors import BacklogFull, StoreError
+from service.job import HISTORY_MAX, Claim, Job, Receipt, Record, Running, Settlement, State, stamp
 
 
 @dataclass(slots=True)
@@ -47,16 +48,17 @@ class MemoryBacklog(Backlog):
         self._removed, self._removed_until = 0, ""
         self._rows: dict[str, Row] = {}
         self._leases: dict[str, float] = {}
+        self._keys: dict[str | None, tuple[str, bytes, float]] = {}
         self._before: dict[str, Row | None] = {}  # as the rows were when the batch began
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        leases, removed = dict(self._leases), (self._removed, self._removed_until)
+        leases, keys, removed = dict(self._leases), dict(self._keys), (self._removed, self._removed_until)
         self._before.clear()
         try:
             yield
         except BaseException:
-            self._leases = leases
+            self._leases, self._keys = leases, keys
             self._removed, self._removed_until = removed
             for id, row in self._before.items():
                 if row:
@@ -65,22 +67,26 @@ class MemoryBacklog(Backlog):
                     del self._rows[id]
             raise
 
-    def room(self) -> int:
-        return max(self._bounds.backlog_max - self.counts()[State.QUEUED], 0)
-
     def _touch(self, row: Row) -> None:
         self._before.setdefault(row.job.id, replace(row, history=list(row.history)))
 
-    def put(self, jobs: Sequence[Job]) -> list[bool]:
+    def put(self, jobs: Sequence[Job]) -> list[Receipt | StoreError]:
         return [self._put(job) for job in jobs]
 
-    def _put(self, job: Job) -> bool:
+    def _put(self, job: Job) -> Receipt | StoreError:
         now = self._wall()
+        if job.key in self._keys and self._keys[job.key][2] > now - KEY_KEPT:
+            id, fingerprint, _ = self._keys[job.key]
+            return Receipt(id, new=False, same=fingerprint == job.fingerprint)
+        if self.counts()[State.QUEUED] >= self._bounds.backlog_max:
+            return BacklogFull("there are BACKLOG_MAX queued jobs already")
         if job.id in self._rows:
-            return False
+            return Receipt(job.id, new=False)
         self._before.setdefault(job.id, None)
-        self._rows[job.id] = Row(job, now, now)
-        return True
+        self._rows[job.id] = Row(replace(job, key=None, fingerprint=b""), now, now)
+        if job.key is not None:
+            self._keys[job.key] = (job.id, job.fingerprint, now)
+        return Receipt(job.id)
 
     def claim(self, limit: int, worker: str) -> list[Claim]:
         ready = sorted(self._ready(), key=lambda row: -row.job.priority)

@@ -36,6 +36,8 @@ CREATE INDEX jobs_running ON jobs (worker) WHERE state = 'running';
 CREATE INDEX jobs_ended ON jobs (finished_at) WHERE finished_at IS NOT NULL;
 CREATE TABLE workers (worker TEXT PRIMARY KEY, boot TEXT NOT NULL, lease_until REAL NOT NULL) STRICT;
 CREATE TABLE counts (state TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT;  -- of those that are here; and 'removed'
+CREATE TABLE keys (key TEXT PRIMARY KEY, id TEXT NOT NULL, fingerprint BLOB NOT NULL, at REAL NOT NULL) STRICT;
+CREATE INDEX keys_at ON keys (at);
 CREATE TABLE marks (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 """
 
@@ -47,6 +49,11 @@ PUT = """
 INSERT INTO jobs (id, name, args, state, priority, timeout, attempts, created_at, run_at)
 VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING RETURNING 1
 """
+
+# Who has used this idempotency key, and for what.
+KEY = "SELECT id, fingerprint FROM keys WHERE key = ? AND at > ?"
+KEEP_KEY = "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?)"
+PRUNE_KEYS = "DELETE FROM keys WHERE key IN (SELECT key FROM keys WHERE at <= ? ORDER BY at LIMIT ?)"
 
 # One statement under the write lock, so two workers can never take the same job.
 CLAIM = """
@@ -130,6 +137,8 @@ MIGRATIONS = {
     1: """
 ALTER TABLE jobs ADD COLUMN losses INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX jobs_ended ON jobs (finished_at) WHERE finished_at IS NOT NULL;
+CREATE TABLE keys (key TEXT PRIMARY KEY, id TEXT NOT NULL, fingerprint BLOB NOT NULL, at REAL NOT NULL) STRICT;
+CREATE INDEX keys_at ON keys (at);
 CREATE TABLE marks (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 """,
 }

@@ -19,11 +19,11 @@ import apsw
 
 from service import linux
 from service.backlog import sql
-from service.backlog.base import UNBOUNDED, Backlog, Bounds
+from service.backlog.base import KEY_KEPT, UNBOUNDED, Backlog, Bounds
 from service.backlog.disk import Disk, refuse_network
 from service.backlog.presence import Presence
-from service.errors import ConfigError, StoreBroken, StoreBusy, StoreFull
-from service.job import Claim, Job, Record, Running, Settlement, State
+from service.errors import BacklogFull, ConfigError, StoreBroken, StoreBusy, StoreError, StoreFull
+from service.job import Claim, Job, Receipt, Record, Running, Settlement, State
 
 # SQLite 3.7.0 to 3.51.2 can corrupt a WAL file when one connection writes while another checkpoints, which is what
 # producers do: https://sqlite.org/wal.html#walresetbug
@@ -141,21 +141,41 @@ class SqliteBacklog(Backlog):
             "INSERT INTO counts VALUES (?, ?) ON CONFLICT (state) DO UPDATE SET n = n + excluded.n", changes
         )
 
-    def put(self, jobs: Sequence[Job]) -> list[bool]:
+    def put(self, jobs: Sequence[Job]) -> list[Receipt | StoreError]:
         with self._own_batch():
-            receipts = [self._put(job, self._wall()) for job in jobs]
-            self._moved(sum(receipts), None, State.QUEUED)
+            refusal = self._refusal()
+            room = 0 if refusal else self._room()
+            receipts: list[Receipt | StoreError] = []
+            for job in jobs:
+                receipt = self._known(job)
+                if receipt is None and room > 0:
+                    receipt = self._put(job, self._wall())
+                    room -= receipt.new
+                receipts.append(receipt or refusal or BacklogFull("there are BACKLOG_MAX queued jobs already"))
+            self._moved(sum(isinstance(receipt, Receipt) and receipt.new for receipt in receipts), None, State.QUEUED)
             return receipts
 
-    def _put(self, job: Job, now: float) -> bool:
-        row = (job.id, job.name, job.args.decode(), job.priority, job.timeout, job.attempts, now, now)
-        return self._db.execute(sql.PUT, row).get is not None
+    def _refusal(self) -> StoreFull | None:
+        if not self._disk.low():
+            return None
+        return StoreFull(f"less than DISK_RESERVE={self._bounds.disk_reserve} bytes are free on the disk")
 
-    def room(self) -> int:
-        if self._disk.low():
-            raise StoreFull(f"less than DISK_RESERVE={self._bounds.disk_reserve} bytes are free")
+    def _room(self) -> int:
         queued: int = self._db.execute("SELECT n FROM counts WHERE state = 'queued'").get or 0
-        return max(self._bounds.backlog_max - queued - self._changes[State.QUEUED], 0)
+        return self._bounds.backlog_max - queued - self._changes[State.QUEUED]
+
+    def _known(self, job: Job) -> Receipt | None:
+        if job.key is None:
+            return None
+        row: Any = self._db.execute(sql.KEY, (job.key, self._wall() - KEY_KEPT)).fetchone()
+        return Receipt(row[0], new=False, same=row[1] == job.fingerprint) if row else None
+
+    def _put(self, job: Job, now: float) -> Receipt:
+        row = (job.id, job.name, job.args.decode(), job.priority, job.timeout, job.attempts, now, now)
+        new = self._db.execute(sql.PUT, row).get is not None
+        if job.key is not None:
+            self._db.execute(sql.KEEP_KEY, (job.key, job.id, job.fingerprint, now))
+        return Receipt(job.id, new)
 
     def claim(self, limit: int, worker: str) -> list[Claim]:
         now = self._wall()
@@ -223,6 +243,7 @@ class SqliteBacklog(Backlog):
                 "bite": min(excess or BITE, BITE),
             }
             rows: list[Any] = self._db.execute(sql.PRUNE, values).fetchall()
+            self._db.execute(sql.PRUNE_KEYS, (self._wall() - KEY_KEPT, BITE))
             for state, _ in rows:
                 self._changes[state] -= 1
             if rows:

@@ -3,14 +3,16 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from service.backlog.base import Backlog, Bounds
+from service.backlog.base import KEY_KEPT, Backlog, Bounds
 from service.backlog.memory import MemoryBacklog
 from service.backlog.sqlite import BITE, SqliteBacklog
-from service.job import State
+from service.errors import BacklogFull
+from service.job import Job, Receipt, State
 from tests.contract.test_backlog import Clocks, a_job, claim_one, put_one, settlement
 
 Open = Callable[[Bounds], Backlog]
@@ -51,24 +53,75 @@ def prune_all(backlog: Backlog) -> None:
         pass
 
 
-def test_there_is_room_for_as_many_as_may_be_queued(open_with: Open) -> None:
+def full(backlog: Backlog, count: int) -> list[bool]:
+    """That many more jobs are put; for each whether it was refused."""
+    return [isinstance(receipt, BacklogFull) for receipt in backlog.put([a_job() for _ in range(count)])]
+
+
+def test_as_many_as_there_is_room_for_are_stored_and_the_rest_is_refused(open_with: Open) -> None:
     backlog = open_with(Bounds(backlog_max=3))
-    assert backlog.room() == 3
-    backlog.put([a_job(), a_job()])
-    assert backlog.room() == 1
-    put_one(backlog)
-    assert backlog.room() == 0
+    assert full(backlog, 2) == [False, False]
+    assert full(backlog, 3) == [False, True, True]
+    assert backlog.counts()[State.QUEUED] == 3
     claim = claim_one(backlog)
-    assert backlog.room() == 1
+    assert full(backlog, 1) == [False]
     backlog.settle([settlement(claim, State.QUEUED, delay=5.0)])
-    assert backlog.room() == 0
+    assert full(backlog, 1) == [True]
 
 
 def test_room_counts_what_the_same_batch_has_put(open_with: Open) -> None:
     backlog = open_with(Bounds(backlog_max=3))
     with backlog.batch():
-        backlog.put([a_job(), a_job()])
-        assert backlog.room() == 1
+        assert full(backlog, 2) == [False, False]
+        assert full(backlog, 2) == [False, True]
+
+
+def keyed(key: str, fingerprint: bytes = b"one") -> Job:
+    return replace(a_job(), key=key, fingerprint=fingerprint)
+
+
+def test_the_same_key_is_the_same_job(open_with: Open) -> None:
+    backlog = open_with(Bounds())
+    first, again, other = keyed("k"), keyed("k"), keyed("another")
+    assert backlog.put([first, again, other]) == [Receipt(first.id), Receipt(first.id, new=False), Receipt(other.id)]
+    assert backlog.put([keyed("k")]) == [Receipt(first.id, new=False)]
+    assert backlog.counts()[State.QUEUED] == 2
+
+
+def test_the_same_key_for_another_request_stores_nothing(open_with: Open) -> None:
+    backlog = open_with(Bounds())
+    backlog.put([first := keyed("k")])
+    assert backlog.put([keyed("k", b"two")]) == [Receipt(first.id, new=False, same=False)]
+    assert backlog.counts()[State.QUEUED] == 1
+
+
+def test_a_repetition_is_told_its_job_also_where_there_is_no_room(open_with: Open) -> None:
+    backlog = open_with(Bounds(backlog_max=1))
+    backlog.put([first := keyed("k")])
+    repeated, new = backlog.put([keyed("k"), keyed("new")])
+    assert repeated == Receipt(first.id, new=False)
+    assert isinstance(new, BacklogFull)
+
+
+def test_a_key_is_remembered_for_a_day_also_when_its_job_has_been_removed(open_with: Open, clocks: Clocks) -> None:
+    backlog = open_with(Bounds(keep_max=0))
+    backlog.put([first := keyed("k")])
+    backlog.settle([settlement(claim_one(backlog))])
+    prune_all(backlog)
+    clocks.pass_time(KEY_KEPT - 1)
+    prune_all(backlog)
+    assert backlog.put([keyed("k")]) == [Receipt(first.id, new=False)]
+    clocks.pass_time(2)
+    prune_all(backlog)
+    assert backlog.put([anew := keyed("k")]) == [Receipt(anew.id)]
+
+
+def test_a_put_that_is_rolled_back_leaves_its_key_free(open_with: Open) -> None:
+    backlog = open_with(Bounds())
+    with suppress(RuntimeError), backlog.batch():
+        backlog.put([keyed("k")])
+        raise RuntimeError
+    assert backlog.put([anew := keyed("k")]) == [Receipt(anew.id)]
 
 
 def test_what_ended_long_ago_is_removed_and_remembered_as_removed(open_with: Open, clocks: Clocks) -> None:

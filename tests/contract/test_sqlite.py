@@ -19,6 +19,7 @@ from service.backlog.sql import CLAIM, OLDEST
 from service.backlog.sqlite import OLDEST_SQLITE, SCHEMA_VERSION, SqliteBacklog
 from service.errors import ConfigError, StoreBusy
 from service.job import Claim, Job, Settlement, State, new_id
+from tests.contract.test_backlog import news
 
 ROOT = Path(__file__).parents[2]
 LEASE = 1_000.0  # seconds; never over in a test that does not move the clock
@@ -277,7 +278,7 @@ def test_a_foreign_lock_makes_writes_busy_and_lets_reads_through(
         assert record.state == State.QUEUED
         assert backlog.counts()[State.QUEUED] == 1
     assert backlog.get(late[0].id) is None
-    assert backlog.put(late) == [True]
+    assert news(backlog.put(late)) == [True]
 
 
 def test_a_foreign_lock_that_ends_soon_is_waited_for(file: Path, open_one: Callable[[], SqliteBacklog]) -> None:
@@ -286,7 +287,7 @@ def test_a_foreign_lock_that_ends_soon_is_waited_for(file: Path, open_one: Calla
         assert locker.stdin is not None
         timer = threading.Timer(0.1, locker.stdin.close)
         timer.start()
-        assert backlog.put(jobs(1)) == [True]
+        assert news(backlog.put(jobs(1))) == [True]
         timer.join()
 
 
