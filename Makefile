@@ -11,7 +11,7 @@ export
 LOCK = --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs backup restore loadtest stage stages settings test check docs lock base-images clean
+.PHONY: help up down status logs backup restore loadtest stage stages settings test test-long check docs lock base-images clean
 
 help:  ## Print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -118,6 +118,10 @@ settings:  ## Print every setting of the server: variable, default, unit, meanin
 test:  ## Set up what is missing, run every test that this machine can run
 	@$(PYTHON) native/stack.py setup dev
 	@.venv/bin/python -m pytest $(TESTS)
+
+test-long:  ## The tests that take minutes
+	@$(PYTHON) native/stack.py setup dev
+	@.venv/bin/python -m pytest -m long -s $(TESTS)
 
 check:  ## Types, style and format
 	@$(PYTHON) native/stack.py setup dev

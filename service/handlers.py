@@ -305,17 +305,18 @@ class JobById(Handler):
 
 class Stats(Handler):
     async def get(self) -> None:
-        counts, oldest, workers, running = await self.server.backlog.status()
-        busy: dict[str, list[dict[str, Any]]] = {worker: [] for worker in workers}
-        for slot in running:
+        status = await self.server.backlog.status()
+        busy: dict[str, list[dict[str, Any]]] = {worker: [] for worker in status.workers}
+        for slot in status.running:
             job = {"id": slot.id, "job": slot.name, "started_at": stamp(slot.started_at)}
             busy.setdefault(slot.worker, []).append(job)
         self.answer(
             200,
             {
-                "states": counts,
+                "states": status.counts,
                 "drained_per_second": round(self.server.backlog.drain_rate, 1),
-                "oldest_queued_seconds": max(0.0, time.time() - oldest) if oldest else None,
+                "oldest_queued_seconds": max(0.0, time.time() - status.oldest) if status.oldest else None,
+                "log_bytes": status.log_bytes,
                 "producers": [{"worker": worker, "running": jobs} for worker, jobs in busy.items()],
             },
         )

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from service.backlog.base import Backlog
 from service.errors import StoreBroken, StoreBusy, StoreError, StoreFull
@@ -36,6 +36,16 @@ class Write:
     argument: Any
     future: asyncio.Future[Any]
     deadline: float
+
+
+class Status(NamedTuple):
+    """What /stats shows."""
+
+    counts: dict[State, int]
+    oldest: float | None  # when the claimable job that waits longest was put
+    workers: list[str]
+    running: list[Running]
+    log_bytes: int
 
 
 class AsyncBacklog:
@@ -99,13 +109,12 @@ class AsyncBacklog:
     async def get(self, id: str) -> Record | None:
         return await self._read(self._backlog.get, id)
 
-    async def status(self) -> tuple[dict[State, int], float | None, list[str], list[Running]]:
-        """Counts by state, when the oldest claimable job was put, the workers, and what they run."""
+    async def status(self) -> Status:
         return await self._read(self._status)
 
-    def _status(self) -> tuple[dict[State, int], float | None, list[str], list[Running]]:
+    def _status(self) -> Status:
         b = self._backlog
-        return b.counts(), b.oldest(), b.workers(), b.running()
+        return Status(b.counts(), b.oldest(), b.workers(), b.running(), b.log_bytes())
 
     def wake_others(self) -> None:
         self._backlog.wake_others()

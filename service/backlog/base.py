@@ -88,6 +88,9 @@ class Backlog(Protocol):
     def workers(self) -> list[str]:
         """The workers that hold a lease."""
 
+    def log_bytes(self) -> int:
+        """The size of the write-ahead log: it grows for as long as somebody reads without an end."""
+
     def wake_fd(self) -> int | None:
         """A file descriptor that gets readable when another process calls wake_others, if there can be one."""
 

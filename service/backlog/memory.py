@@ -209,6 +209,9 @@ class MemoryBacklog(Backlog):
     def workers(self) -> list[str]:
         return sorted(self._leases)
 
+    def log_bytes(self) -> int:
+        return 0
+
     def wake_fd(self) -> int | None:
         return None
 

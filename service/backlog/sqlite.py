@@ -51,7 +51,7 @@ class SqliteBacklog(Backlog):
         self._clock, self._wall, self._boot = clock, wall, linux.boot_id()
         self._changes: Counter[str] = Counter()
         file = Path(path).absolute()
-        self._bounds = bounds
+        self._bounds, self._file = bounds, file
         self._presence = Presence(file.parent / "workers")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -309,6 +309,9 @@ class SqliteBacklog(Backlog):
     def workers(self) -> list[str]:
         rows: list[Any] = self._reader.execute("SELECT worker FROM workers ORDER BY worker").fetchall()
         return [worker for (worker,) in rows]
+
+    def log_bytes(self) -> int:
+        return Path(f"{self._file}-wal").stat().st_size
 
     def wake_fd(self) -> int | None:
         return self._presence.fileno()

@@ -91,7 +91,7 @@ def test_every_verb_has_its_answer() -> None:
         record = await backlog.get(job.id)
         assert record is not None
         assert record.state == State.RUNNING
-        counts, oldest, workers, running = await backlog.status()
+        counts, oldest, workers, running, _ = await backlog.status()
         assert (counts[State.RUNNING], oldest, workers, len(running)) == (1, None, ["w1"], 1)
         settlement = Settlement(job.id, claim.token, State.SUCCEEDED, 1, 0, b"{}")
         assert await backlog.settle(settlement)
