@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +11,11 @@ from pathlib import Path
 from subprocess import PIPE, Popen
 
 import apsw
+import pytest
 
-from tests.support import ROOT, Server
+from tests.support import ROOT, Server, wait_until
+
+NEEDS_STRACE = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 
 # Holds the write lock of SQLite, as a person's shell or a backup tool would; not our flock.
 WRITE_LOCK = """
@@ -84,3 +89,18 @@ def stored(file: Path) -> list[tuple[str, str, int]]:
         return db.execute("SELECT args, state, attempt FROM jobs ORDER BY seq").fetchall()
     finally:
         db.close()
+
+
+@contextmanager
+def strace(pid: int, output: Path, *options: str) -> Iterator[None]:
+    """Follow every thread of a process, until the block ends."""
+    said = output.with_suffix(".said")
+    with said.open("w") as stderr:
+        tracer = Popen(["strace", "-f", "-o", str(output), *options, "-p", str(pid)], stderr=stderr)
+    try:
+        wait_until(lambda: "attached" in said.read_text() or tracer.poll() is not None, "strace is attached")
+        assert tracer.poll() is None, said.read_text()
+        yield
+    finally:
+        tracer.send_signal(signal.SIGINT)  # lets go of the process
+        tracer.wait(20)
