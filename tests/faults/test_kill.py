@@ -40,4 +40,7 @@ def test_a_producer_killed_before_the_commit_leaves_no_job(tmp_path: Path) -> No
         send_to_its_death(it)
         it.wait_for(it.submit("noop", job_id="after"), "succeeded")
         assert it.stop() == 0
-    assert stored(file_of(tmp_path)) == [('{"job_id":"before"}', "succeeded", 1), ('{"job_id":"after"}', "succeeded", 1)]
+    assert stored(file_of(tmp_path)) == [
+        ('{"job_id":"before"}', "succeeded", 1),
+        ('{"job_id":"after"}', "succeeded", 1),
+    ]
