@@ -80,6 +80,8 @@ class Client:
 class Server(Client):
     """A `python -m service serve` of one's own, on a port of its own."""
 
+    command: tuple[str, ...] = ("service",)
+
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         port = free_port()
         super().__init__(f"http://127.0.0.1:{port}")
@@ -90,7 +92,7 @@ class Server(Client):
     def start(self) -> None:
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "service", "serve"],
+                [sys.executable, "-m", *self.command, "serve"],
                 env=self._environment,
                 stdout=log,
                 stderr=log,
@@ -103,7 +105,13 @@ class Server(Client):
 
     def producers(self) -> list[int]:
         """The children that serve, in order of their birth."""
-        return sorted(p.pid for p in psutil.Process(self.process.pid).children() if "serve" in p.cmdline())
+
+        def serves(process: psutil.Process) -> bool:
+            with suppress(psutil.NoSuchProcess):  # it has just ended, or is about to be reaped
+                return "serve" in process.cmdline()
+            return False
+
+        return sorted(p.pid for p in psutil.Process(self.process.pid).children() if serves(p))
 
     def stop(self, signum: int = signal.SIGTERM) -> int:
         self.process.send_signal(signum)

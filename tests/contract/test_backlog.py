@@ -469,6 +469,7 @@ class EnginesAgree(RuleBasedStateMachine):
         self.clocks = Clocks()
         self.engines = [open_(self.folder, self.clocks, self.BOUNDS) for open_ in ENGINES.values()]
         self.made = 0
+        self.kept = list(ENGINES).index("sqlite")  # what survives being closed
         self.ids: list[str] = []
         self.claims: list[Claim] = []
 
@@ -558,6 +559,14 @@ class EnginesAgree(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         self.all("sweep", "sweeper")
+
+    @rule()
+    def stop_and_start_again(self) -> None:
+        """Everybody leaves, and the store is closed: nothing else changes."""
+        for worker in ("w1", "w2"):
+            self.all("leave", worker)
+        self.engines[self.kept].close()
+        self.engines[self.kept] = open_sqlite(self.folder, self.clocks, self.BOUNDS)
 
     @invariant()
     def counts_are_what_get_says(self) -> None:

@@ -1,0 +1,111 @@
+"""Time goes wrong: the wall clock is set, a producer hangs and comes back."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import time
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from tests.faults.faulty import faulty_server, file_of, stored
+from tests.support import ROOT, Server, server, wait_until
+
+DAY = 86_400.0  # seconds
+
+OWN_JOBS = """
+import time
+from service.jobs import sleep
+from service.registry import attempt, job
+
+@job(timeout=1, attempts=1)
+def too_long() -> None:
+    time.sleep(60)
+
+@job(attempts=2, backoff=2)
+def again() -> int:
+    if attempt() == 1:
+        raise RuntimeError("once")
+    return attempt()
+"""
+
+
+@pytest.mark.parametrize("step", [DAY, -DAY])
+def test_a_step_of_the_wall_clock_moves_no_lease_no_retry_and_no_limit(tmp_path: Path, step: float) -> None:
+    (tmp_path / "own_jobs.py").write_text(OWN_JOBS)
+    own = {"JOBS": "own_jobs", "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    with faulty_server(tmp_path, "wall_clock_stepped", LEASE="2", **own) as it:
+        held = it.submit("sleep", seconds=5.0)
+        started = time.monotonic()
+        retried, limited = it.submit("again"), it.submit("too_long")
+        it.wait_for(limited, "running")
+        wait_until(lambda: it.job(retried)["attempt"] == 1 and it.job(retried)["state"] == "queued", "a retry waits")
+        it.arm(str(step))
+        job = it.wait_for(limited, "failed", timeout=10)
+        assert job["error"]["type"] == "timed_out"
+        assert abs(seconds_of(job["history"][0]["finished_at"]) - time.time() - step) < 60  # the clock was stepped
+        assert it.wait_for(retried, "succeeded", timeout=10)["attempt"] == 2
+        assert time.monotonic() - started >= 1.0  # the shortest wait with this backoff
+        # Its lease of 2 s was extended meanwhile, as by any clock.
+        assert [entry["outcome"] for entry in it.wait_for(held, "succeeded", timeout=15)["history"]] == ["succeeded"]
+
+
+def seconds_of(stamp: str) -> float:
+    return datetime.fromisoformat(stamp).timestamp()
+
+
+def hold_of(it: Server, location: str) -> int:
+    """The process of the producer that runs a job."""
+    id = location.rpartition("/")[2]
+
+    def worker() -> str | None:
+        busy = [p["worker"] for p in it.stats()["producers"] if id in [job["id"] for job in p["running"]]]
+        return busy[0] if busy else None
+
+    return int(wait_until(worker, f"{location} runs").split(".")[-2])
+
+
+def stop_between_its_turns(pid: int, file: Path) -> None:
+    """SIGSTOP, but not while it holds the lock that all take in turn: then everybody would wait for it."""
+    with Path(f"{file}.lock").open("a") as turns:
+
+        def stopped() -> bool:
+            os.kill(pid, signal.SIGSTOP)
+            with suppress(BlockingIOError):
+                fcntl.flock(turns, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(turns, fcntl.LOCK_UN)
+                return True
+            os.kill(pid, signal.SIGCONT)
+            return False
+
+        wait_until(stopped, f"{pid} is stopped")
+
+
+def test_what_a_producer_says_after_it_hung_beyond_its_lease_is_refused(tmp_path: Path) -> None:
+    with server(tmp_path, LEASE="1", COMMIT_TIMEOUT="2") as it:
+        wait_until(lambda: len(it.stats()["producers"]) == 2, "both producers serve")
+        location = it.submit("sleep", seconds=3.0, job_id="once")
+        hung = hold_of(it, location)
+        stop_between_its_turns(hung, file_of(tmp_path))
+        try:
+            job = wait_until(
+                lambda: j if (j := it.job(location))["history"] and j["state"] == "running" else None,
+                "it runs elsewhere",
+            )
+            assert [entry["outcome"] for entry in job["history"]] == ["lost"]
+            assert hold_of(it, location) != hung
+            first = it.wait_for(location, "succeeded")
+        finally:
+            os.kill(hung, signal.SIGCONT)
+        # By now its own run has ended too, and it says so.
+        said = f'{hung} [-] attempt 1 of "once" came too late', f"{hung} [-] this producer hung for more than"
+        wait_until(lambda: any(line in it.log.read_text() for line in said), "the late one is told")
+        wait_until(lambda: len(it.stats()["producers"]) == 2, "it takes part again")
+        assert it.job(location) == first
+        assert [entry["outcome"] for entry in first["history"]] == ["lost", "succeeded"]
+        assert it.stop() == 0
+    assert stored(file_of(tmp_path)) == [('{"seconds":3.0,"job_id":"once"}', "succeeded", 1)]
