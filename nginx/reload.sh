@@ -17,7 +17,7 @@ prefix=$1 configuration=$2 nginx=${3:-nginx}
 
 die() { printf 'reload: %s\n' "$*" >&2; exit 1; }
 
-takes_requests() { grep -qs 'worker process$' <(tr -d '\0' <"/proc/$1/cmdline"); }
+takes_requests() { { tr -d '\0' <"/proc/$1/cmdline"; } 2>/dev/null | grep -q 'worker process$'; }
 
 any_takes_requests() {
     local worker
@@ -29,7 +29,7 @@ any_takes_requests() {
 
 "$nginx" -t -q -p "$prefix" -c "$configuration" || die 'nginx refuses its configuration, see above.'
 master=$(cat "$prefix/nginx.pid") || die 'nginx does not run.'
-read -ra workers <"/proc/$master/task/$master/children"
+read -ra workers <<<"$(<"/proc/$master/task/$master/children")"
 
 trap 'rm -f "$prefix/closing"' EXIT
 touch "$prefix/closing"
