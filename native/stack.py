@@ -125,9 +125,11 @@ def replace(number: int, before: str) -> None:
     say(f"server {number}: draining, then a new one")
     if not restart(number):
         SETTINGS.write_text(before)
-        say(f"server {number}: the new one does not get ready; now as it was set before")
-        state = "is back with them" if restart(number) else "does not start with those either"
-        fail(f"not deployed: a new server did not get ready, see {server_log(number)}; it {state}; the others serve")
+        say(f"server {number}: the new one does not get ready; going back to the settings of before")
+        state = "serves again" if restart(number) else "does not start either"
+        fail(
+            f"not deployed: a new server did not get ready, see {server_log(number)}; as it was set before, it {state}"
+        )
     say(f"server {number}: the new one is ready")
 
 
