@@ -30,7 +30,7 @@ keep_the_old() {
     local id
     trap '' INT TERM
     for id in $(new_ones); do
-        docker logs --tail 5 "$id" >&2 || true
+        docker logs --tail 20 "$id" >&2 || true
         stop "$id" || true
     done
     docker tag "$image" "$name"
