@@ -157,7 +157,6 @@ def down() -> None:
             fail(f"supervisord, process {running}, does not end: see {VAR}/log/")
         time.sleep(0.05)
     stop_leftovers()
-    SETTINGS.unlink(missing_ok=True)  # it may name what only its user should know
     say("stopped")
 
 
@@ -366,6 +365,7 @@ def run_server(number: str) -> NoReturn:
 
 def stop_leftovers() -> bool:
     """Whether there were any. They drain as at any stop."""
+    SETTINGS.unlink(missing_ok=True)  # nobody reads it any more, and it may hold a secret
     if not leftovers():
         return False
     say("stopping what was left behind")

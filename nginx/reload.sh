@@ -29,6 +29,7 @@ any_takes_requests() {
 
 "$nginx" -t -q -p "$prefix" -c "$configuration" || die 'nginx refuses its configuration, see above.'
 master=$(cat "$prefix/nginx.pid") || die 'nginx does not run.'
+grep -qsx nginx "/proc/$master/comm" || die 'nginx does not run; its pid file is of one that was killed.'
 read -ra workers <<<"$(<"/proc/$master/task/$master/children")"
 
 trap 'rm -f "$prefix/closing"' EXIT
