@@ -163,6 +163,16 @@ def test_a_deployment_under_load_replaces_every_server_and_fails_no_request(stac
     assert "accepted 10000 = succeeded 10000 " in output
 
 
+def test_nginx_reloads_under_load_and_breaks_no_connection(stack: Compose) -> None:
+    before = stack.accepted()
+    load = stack.load(N="4000", CLIENTS="20", JOB="noop")
+    wait_until(lambda: stack.accepted() > before + 50, "the load runs", 60)
+    for _ in range(3):
+        stack("exec", "--no-TTY", "nginx", "/etc/nginx/reload.sh", "/tmp/", "/etc/nginx/nginx.conf")
+    assert load.poll() is None, "the load was too short to show anything"
+    assert "100.0% request success!" in (output := finished(load)), output
+
+
 @pytest.mark.timeout(400)
 def test_a_new_release_that_does_not_serve_is_refused_and_the_old_goes_on(stack: Compose, tmp_path: Path) -> None:
     old, image = stack.containers("server"), inspect(stack.containers("server")[0])["Image"]
