@@ -11,7 +11,7 @@ export
 LOCK = --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help up deploy down status logs loadtest stage stages settings test check docs lock base-images clean
+.PHONY: help up deploy down status logs backup restore loadtest stage stages settings test test-long check docs lock base-images clean
 
 help:  ## Print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,29 @@ logs-docker:
 logs-native:
 	@$(PYTHON) native/stack.py logs
 
+backup:  ## Copy the backlog to FILE, also while it is used; the copy's integrity is checked
+	@$(MAKE) --no-print-directory backup-$(STACK)
+
+backup-docker:
+	@test -n "$(FILE)" || { echo "which file? make backup FILE=…" >&2; exit 2; }
+	@test ! -e "$(FILE)" || { echo "$(FILE) is there already: choose another name" >&2; exit 2; }
+	@docker compose run --rm --no-deps --no-TTY server sh -c 'rm -f /data/copy.db && \
+	  python -m service backup /data/copy.db >&2 && cat /data/copy.db && rm /data/copy.db' > "$(FILE)" || { rm -f "$(FILE)"; exit 1; }
+
+backup-native:
+	@$(PYTHON) native/stack.py backup "$(FILE)"
+
+restore:  ## Put the copy in FILE in the backlog's place, after make down; what was there is kept beside it
+	@$(MAKE) --no-print-directory restore-$(STACK)
+
+restore-docker:
+	@test -f "$(FILE)" || { echo "which file? make restore FILE=…" >&2; exit 2; }
+	@docker compose run --rm --no-deps --no-TTY server sh -c 'cat > /data/copy.db && \
+	  { python -m service restore /data/copy.db; code=$$?; rm /data/copy.db; exit $$code; }' < "$(FILE)"
+
+restore-native:
+	@$(PYTHON) native/stack.py restore "$(FILE)"
+
 loadtest:  ## Send N=1000 jobs from CLIENTS=10 clients, follow each to its end (JOB=sleep ARGS='{}' FORM=jobs)
 	@$(MAKE) --no-print-directory loadtest-$(STACK)
 
@@ -80,9 +103,9 @@ loadtest-native:
 	@$(PYTHON) native/stack.py setup
 	@URL=http://127.0.0.1:$(PORT) .venv/bin/python -m loadtest
 
-stage:  ## Run one teaching server until Ctrl-C: NAME=blocking
+stage:  ## Run one teaching server until Ctrl-C: NAME=blocking OPTIONS='--job primes --port 8002'
 	@$(PYTHON) native/stack.py setup
-	@.venv/bin/python -m service stage $(NAME)
+	@.venv/bin/python -m service stage $(or $(NAME),blocking) $(OPTIONS)
 
 stages:  ## Race the ladder's stages and the product (STAGES='blocking service' JOB=primes SECONDS=0.2 N=300 CLIENTS=50)
 	@$(MAKE) --no-print-directory stages-$(STACK)
@@ -90,8 +113,8 @@ stages:  ## Race the ladder's stages and the product (STAGES='blocking service' 
 stages-docker:
 	@docker compose --profile load build --quiet loadtest
 	@docker compose --profile load run --rm --no-deps loadtest stages; code=$$?; mkdir -p var/stages; \
-	  docker compose --profile load run --rm --no-deps --no-TTY --entrypoint tar loadtest -c -C /results . \
-	  | tar -x -C var/stages && echo "copied to var/stages/"; exit $$code
+	  docker compose --profile load run --rm --no-deps --no-TTY --entrypoint tar loadtest \
+	  -c -C /results stages.json stages.png stages.html | tar -x --no-same-owner -C var/stages && echo "copied to var/stages/"; exit $$code
 
 stages-native:
 	@$(PYTHON) native/stack.py setup pictures
@@ -104,6 +127,10 @@ settings:  ## Print every setting of the server: variable, default, unit, meanin
 test:  ## Set up what is missing, run every test that this machine can run
 	@$(PYTHON) native/stack.py setup dev
 	@.venv/bin/python -m pytest $(TESTS)
+
+test-long:  ## The tests that take minutes
+	@$(PYTHON) native/stack.py setup dev
+	@.venv/bin/python -m pytest -m long -s $(TESTS)
 
 check:  ## Types, style and format
 	@$(PYTHON) native/stack.py setup dev

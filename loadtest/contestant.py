@@ -104,6 +104,7 @@ class Stack:
             capture_output=True,
             text=True,
             timeout=STACK_LIMIT,
+            start_new_session=True,  # a Ctrl-C that ends it half-way would leave what it had started
         )
         if done.returncode:
             raise Unusable(f"The full stack: {(done.stdout + done.stderr).strip()}")
@@ -140,11 +141,28 @@ def stage(name: str, job: str, args: dict[str, Any], *options: str) -> Iterator[
 def own_stack() -> Iterator[Stack]:
     it = Stack(tempfile.mkdtemp(prefix="race-"))
     try:
-        it.make("up")
+        with uninterrupted():
+            it.make("up")
         yield it
     finally:
-        it.make("down")
-        shutil.rmtree(it.folder)
+        with uninterrupted():
+            print("stopping the full stack", file=sys.stderr, flush=True)
+            it.make("down")
+            shutil.rmtree(it.folder)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C or SIGTERM during the block counts when it has ended: half a start or half a stop leaves processes."""
+    came: list[int] = []
+    before = {each: signal.signal(each, lambda *_: came.append(1)) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def free_port() -> int:

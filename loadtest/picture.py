@@ -85,12 +85,12 @@ def latency(axes: Any, race: Race) -> None:
     )
     limit = 1000 * race.timeout
     axes.axvline(limit, color=FAILED, lw=1, ls=":")
-    axes.text(limit, -0.62, " time-out", color=FAILED, fontsize=10)
+    axes.text(limit, 1.01, " time-out", color=FAILED, fontsize=10, transform=axes.get_xaxis_transform())
     for place, rung in enumerate(race.rungs):
         if missing := rung.flood.requests - rung.flood.answered:
             axes.text(1.15 * limit, place, f"{missing:,}\nno answer", color=FAILED, va="center")
     axes.set(
-        xscale="log", xlim=(1, 6 * limit), xlabel=f"time to an answer, {flood(race)}; box 25 to 75 %, line 1 to 99 %"
+        xscale="log", xlim=(1, 6 * limit), xlabel=f"time of the answers that came, {flood(race)}: 1, 25, 50, 75, 99 %"
     )
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} ms" if value < 1000 else f"{value / 1000:g} s")
 

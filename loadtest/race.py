@@ -1,6 +1,7 @@
 """What came of a race, for people and for programs: the figures, the table."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -41,8 +42,9 @@ class Load:
 
     @property
     def success(self) -> float:
-        """Percent, rounded down, so that 100 means all."""
-        return 10_000 * self.answered // self.requests / 100
+        """Percent; 100 means all."""
+        exact = 100 * self.answered / self.requests
+        return round(exact, 1 if 1 <= exact < 99 else 2) if exact < 99.99 else math.floor(100 * exact) / 100
 
     @property
     def rate(self) -> float:
@@ -99,7 +101,7 @@ def caption(race: Race) -> str:
     """What the figures mean, and where they come from."""
     return (
         f"Measured {race.date} on {race.cores} cores, which the clients share, with Python {race.python}, in "
-        f"{race.took / 60:.0f} minutes: job {race.job}, clients that wait {race.timeout:g} s. Times are of all "
+        f"{race.took:.0f} s: job {race.job}, clients that wait {race.timeout:g} s. Times are of all "
         "requests; one without an answer counts as long as its client waited. Jobs finished: by the end of the flood, "
         "also those whose client had gone; where jobs are accepted first, when all of those had ended. Jobs lost: "
         "answered as accepted, and never finished."

@@ -24,7 +24,7 @@ HELP = "race the stages of the ladder and the full product: a table, a JSON file
 
 ALL = (*STAGES, PRODUCT)
 BURST = 10  # requests, all at once: the first question of the ladder
-CRASH_AFTER = 0.5  # seconds: the requests are on their way, and of jobs that take longer none has ended
+CRASH_AFTER = 0.5  # seconds at most, and half a job: the requests are on their way, and no job has ended
 QUIET = 5.0  # seconds beyond a job's own in which none ends: then a restarted stage has forgotten the rest
 
 
@@ -113,27 +113,29 @@ def find_product(told: Settings) -> None:
     if told.url:
         client.check_health(told)
     else:
+        print("seeing that the full stack starts", flush=True)
         with own_stack():
             pass
 
 
 def race_one(name: str, told: Settings, seconds: float) -> Rung:
     burst = replace(told, n=BURST, clients=BURST)
+    after = min(CRASH_AFTER, seconds / 2)
     crash = replace(told, n=told.clients)
     if name != PRODUCT:
         patience = replace(crash, follow_timeout=seconds + QUIET)
-        return Rung(name, stage_load(name, burst), stage_load(name, told), stage_load(name, patience, kill=True))
+        return Rung(name, stage_load(name, burst), stage_load(name, told), stage_load(name, patience, after))
     if told.url:  # of somebody else: not ours to kill
         return Rung(name, product_load(told.url, burst), product_load(told.url, told), None)
     with own_stack() as stack:
         small, large = (product_load(stack.url, each) for each in (burst, told))
-        return Rung(name, small, large, product_load(stack.url, crash, stack.crash))
+        return Rung(name, small, large, product_load(stack.url, crash, after, stack.crash))
 
 
-def stage_load(name: str, told: Settings, kill: bool = False) -> Load:
+def stage_load(name: str, told: Settings, after: float = 0.0) -> Load:
     """A new server for each: what an earlier load has left behind would be in the way of this one."""
     with stage(name, told.job, told.args) as server, client_pool(told := replace(told, url=server.url)) as pool:
-        with meanwhile(server.crash if kill else None):
+        with meanwhile(after, server.crash if after else None):
             submission = submit_all(pool, told)
         missing = wait_for_jobs(server, set(submission.ids), told.follow_timeout) if name == QUEUE else set()
         finished = len(server.finished())
@@ -141,9 +143,9 @@ def stage_load(name: str, told: Settings, kill: bool = False) -> Load:
     return Load.of(submission, finished, len(missing))
 
 
-def product_load(url: str, told: Settings, crash: Callable[[], None] | None = None) -> Load:
+def product_load(url: str, told: Settings, after: float = 0.0, crash: Callable[[], None] | None = None) -> Load:
     with client_pool(told := replace(told, url=url, form=JOBS)) as pool:
-        with meanwhile(crash):
+        with meanwhile(after, crash):
             submission = submit_all(pool, told)
         follow = follow_all(pool, told, submission.ids)
     say_reasons(submission)
@@ -156,14 +158,14 @@ def say_reasons(submission: Submission) -> None:
 
 
 @contextmanager
-def meanwhile(crash: Callable[[], None] | None) -> Iterator[None]:
-    """While the block runs, the server is killed; the block ends when a new one is there."""
+def meanwhile(after: float, crash: Callable[[], None] | None) -> Iterator[None]:
+    """`after` seconds into the block the server is killed; the block ends when a new one is there."""
     if crash is None:
         yield
         return
 
     def later() -> None:
-        time.sleep(CRASH_AFTER)
+        time.sleep(after)
         crash()
 
     with ThreadPoolExecutor(1) as thread:

@@ -6,6 +6,7 @@
     status  what runs
     logs    follow the logs
     setup   only the virtual environment
+    backup FILE, restore FILE   copy the backlog, also while it is used; put a copy in its place
 
 Only the standard library: this runs before anything is installed."""
 
@@ -174,6 +175,21 @@ def logs() -> None:
         fail("there are no logs yet: start the stack with `make up`")
     with suppress(KeyboardInterrupt):
         subprocess.run(["tail", "-n", "50", "-F", *files], check=False)
+
+
+def backup(file: str = "") -> None:
+    copy_backlog("backup", file)
+
+
+def restore(file: str = "") -> None:
+    copy_backlog("restore", file)
+
+
+def copy_backlog(direction: str, file: str) -> None:
+    if not file:
+        fail(f"which file? make {direction} FILE=…")
+    setup()
+    sys.exit(subprocess.run([venv("python"), "-m", "service", direction, file], env=environment()).returncode)
 
 
 def setup(*extra: str) -> None:
@@ -461,6 +477,8 @@ COMMANDS = {
     "status": status,
     "logs": logs,
     "setup": setup,
+    "backup": backup,
+    "restore": restore,
     "nginx": run_nginx,
     "server": run_server,
 }

@@ -1,4 +1,4 @@
-"""`python -m service serve | check | settings | stage NAME`."""
+"""`python -m service serve | check | settings | backup FILE | restore FILE | stage NAME`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ def main() -> int:
     commands.add_parser("serve", help="bind the port, fork the producers, run jobs until SIGTERM")
     commands.add_parser("check", help="read the settings and import the jobs module, as a start would")
     commands.add_parser("settings", help="print every setting: variable, default, unit, meaning")
+    for name, told in (("backup", "copy the backlog to FILE, while it is used"), ("restore", "put FILE in its place")):
+        commands.add_parser(name, help=told).add_argument("file", metavar="FILE")
     commands.add_parser("stage", help="run one of the teaching servers", add_help=False)
     command, rest = parser.parse_known_args()
     if command.command == "stage":
         return stage(rest)
     parser.parse_args()
+    if command.command in ("backup", "restore"):
+        return copy(command.command, command.file)
     return {"serve": serve, "check": check, "settings": settings}[command.command]()
 
 
@@ -55,6 +59,26 @@ def settings() -> int:
     from service.config import table
 
     print(table())
+    return 0
+
+
+def copy(direction: str, file: str) -> int:
+    from pathlib import Path
+
+    from service import backup, exits
+    from service.config import Config
+    from service.errors import ConfigError
+
+    try:
+        backlog = Config.from_env().backlog
+        if direction == "backup":
+            print(f"{backup.backup(backlog, Path(file))} jobs are in {file}; its integrity is checked")
+        else:
+            jobs, before = backup.restore(backlog, Path(file))
+            print(f"{jobs} jobs are restored" + (f"; what was there before is in {before}" if before else ""))
+    except ConfigError as error:
+        print(f"stormdrain: {error}", file=sys.stderr)
+        return exits.CONFIG
     return 0
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from service.errors import ConfigError
 
+SLOT_MEMORY_MIN = 64 << 20  # bytes; with less, not even an empty slot is sure to start
+
 
 def setting(default: Any, unit: str, sentence: str, minimum: float | None = None) -> Any:
     return field(default=default, metadata={"unit": unit, "sentence": sentence, "minimum": minimum})
@@ -29,11 +31,24 @@ class Config:
         "Where jobs wait: sqlite:path, or memory: (one producer, lost at exit).",
     )
     slots: int = setting(20, "slots", "Jobs one producer runs at once.", 1)
+    slot_memory: int = setting(
+        0, "bytes", "Memory that each process of a slot may take, at least 64 MiB; 0 is no limit.", 0
+    )
     slot_idle: float = setting(30.0, "seconds", "A slot that had nothing to do for this long is ended.", 0.1)
     lease: float = setting(30.0, "seconds", "A producer that hangs for this long loses its jobs.", 1)
     drain: float = setting(
         20.0, "seconds", "At a stop, running jobs get this long; the rest goes back to the backlog.", 0
     )
+    backlog_max: int = setting(
+        1_000_000, "jobs", "Queued jobs; with so many, new ones are answered 503 until some have run.", 1
+    )
+    disk_reserve: int = setting(
+        64 << 20, "bytes", "With less than this free on the disk, new jobs are answered 507; 0 is no reserve.", 0
+    )
+    keep: float = setting(
+        7 * 86400.0, "seconds", "A job that has ended is kept for so long; then it is answered 410.", 0
+    )
+    keep_max: int = setting(1_000_000, "jobs", "Ended jobs that are kept; beyond it, the oldest are removed.", 0)
     commit_timeout: float = setting(
         5.0, "seconds", "A request that cannot be stored within this time is answered 503.", 0.1
     )
@@ -59,6 +74,8 @@ class Config:
             raise ConfigError(f"BACKLOG is {self.backlog!r}: use sqlite:path or memory:")
         if scheme == "memory" and self.producers != 1:
             raise ConfigError("BACKLOG=memory: cannot be shared between processes: set PRODUCERS=1 with it")
+        if 0 < self.slot_memory < SLOT_MEMORY_MIN:
+            raise ConfigError(f"SLOT_MEMORY is {self.slot_memory}: use at least {SLOT_MEMORY_MIN} bytes, or 0")
         parse_listen(self.listen)
 
 

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 LOOK = 1.0  # seconds between looks at the backlog when nobody wakes us: a lost wake-up costs no more than this
 SWEEP = 0.5  # seconds between looks for dead producers and jobs whose time has come; the promise is 2 s
+PRUNE = 2.0  # seconds between looks for ended jobs that are kept no longer
+BETWEEN_BITES = 0.05  # seconds that belong to intake
 WAKE_OTHERS = 0.01  # seconds; in a flood the others are told once in this time, not once for every job
 UNKNOWN_AGAIN = 10.0  # seconds until a job that is not registered here is looked at again
 RETRY_STORE = 0.5  # seconds before a busy store is asked again
@@ -47,6 +49,7 @@ class Consumer:
             asyncio.create_task(self._forever(self._claim, 0.0)),
             asyncio.create_task(self._forever(self._sweep, SWEEP)),
             asyncio.create_task(self._forever(self._extend, self._lease / 3)),
+            asyncio.create_task(self._forever(self._prune, PRUNE)),
         ]
         for loop in self._loops:
             loop.add_done_callback(self._loop_ended)
@@ -146,9 +149,14 @@ class Consumer:
 
     async def _sweep(self) -> None:
         self._executor.retire()
+        await self._backlog.measure()
         if await self._backlog.sweep(self.worker):
             self._woken.set()
             self._backlog.wake_others()
+
+    async def _prune(self) -> None:
+        while await self._backlog.prune() and not self._stopping:
+            await asyncio.sleep(BETWEEN_BITES)
 
     async def _extend(self) -> None:
         if not await self._backlog.extend(self.worker, self._lease):
@@ -158,7 +166,7 @@ class Consumer:
 
     async def stop(self, drain: float) -> None:
         """Claim no more; let what runs finish within `drain` seconds; give the rest back, attempt not counted."""
-        claiming, sweeping, extending = self._loops
+        claiming, *others = self._loops
         self._stopping = True
         self._woken.set()
         await asyncio.wait((claiming,))  # not cancelled: the jobs of a claim under way would wait for our lease to end
@@ -167,6 +175,6 @@ class Consumer:
         self._executor.close("the producer stops")
         if self._running:
             await asyncio.wait(self._running.values())
-        for loop in (sweeping, extending):
+        for loop in others:
             loop.cancel()
-        await asyncio.gather(sweeping, extending, return_exceptions=True)
+        await asyncio.gather(*others, return_exceptions=True)

@@ -84,6 +84,13 @@ class UnknownJob(NotFound):
     slug = "unknown-job"
 
 
+class Removed(NotFound):
+    """This job has ended, and is not kept any more"""
+
+    status = 410
+    slug = "removed"
+
+
 class WrongMethod(Refused):
     """This method is not allowed here"""
 
@@ -112,6 +119,13 @@ class BadArguments(Refused):
     slug = "bad-arguments"
 
 
+class KeyReused(Refused):
+    """This idempotency key was used for another request"""
+
+    status = 422
+    slug = "key-reused"
+
+
 class StoreError(StormdrainError):
     """The backlog cannot do this now"""
 
@@ -123,6 +137,12 @@ class StoreBusy(StoreError):
     """The backlog is busy: nothing was stored, try again"""
 
     slug = "store-busy"
+
+
+class BacklogFull(StoreError):
+    """The backlog is full: nothing was stored, try again later"""
+
+    slug = "backlog-full"
 
 
 class StoreFull(StoreError):

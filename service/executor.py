@@ -8,6 +8,7 @@ one to blame is known, to cancel is to kill, and neighbours share nothing.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import multiprocessing
 import os
@@ -15,17 +16,20 @@ import select
 import signal
 import threading
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing import forkserver, resource_tracker
 
 from service import linux, runner
 from service.job import Claim, Crashed, Outcome, Returned, TimedOut
+from service.output import Output
 from service.registry import Function
 from service.slotprocess import SlotContext
 
 log = logging.getLogger(__name__)
 
+START_TIMEOUT = 30.0  # seconds; a module that hangs when it is imported must not hold up every other slot for ever
 START_AGAIN = 1.0  # seconds; a job that goes straight back would be claimed again at once, in a tight loop
+LOSSES = 3  # a job that was there when so many producers died gets a process of its own, to die in alone
 DEATH_TIMEOUT = 1.0  # seconds a killed process may take to be gone, as promised
 
 # What every slot needs, imported once in the fork server: a slot then starts in a fifth of the time.
@@ -38,28 +42,52 @@ PRELOAD = [
 ]
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What every slot is given: the module of jobs, and how many bytes a process and a result may take."""
+
+    jobs: str
+    memory: int
+    result_max: int
+
+
 class ProcessSlot:
     """One process that runs one job at a time. Start, run, run, …, kill."""
 
-    def __init__(self, jobs: str, result_max: int) -> None:
-        self._result_max = result_max
+    def __init__(self, limits: Limits) -> None:
+        self._result_max = limits.result_max
         self._context = SlotContext()
+        self._output = Output()
         self._pool = ProcessPoolExecutor(
             max_workers=1,
             mp_context=self._context,
             initializer=runner.initialise,
-            initargs=(jobs,),
+            initargs=(limits.jobs, limits.memory, self._output.writer),
         )
         self.alive = True
         self._pidfd = 0  # until it has started, and after it has ended
         self._killed_because: Outcome | None = None
 
     def start(self) -> None:
-        """Blocks until the process is there. Raises BrokenExecutor when it cannot start."""
-        self._pid = self._pool.submit(os.getpid).result()
+        """Blocks until the process is there. Raises BrokenExecutor or TimeoutError when it cannot start."""
+        try:
+            self._pid = self._pool.submit(os.getpid).result(START_TIMEOUT)
+        except Exception:
+            self._give_up()
+            raise
+        self._output.writer.close()  # so that the reader sees the end of the process
         self._pidfd = os.pidfd_open(self._pid)  # readable from the moment of death, before anybody has reaped it
         self._death = select.poll()
         self._death.register(self._pidfd, select.POLLIN)
+
+    def _give_up(self) -> None:
+        self.alive = False
+        log.error("a slot does not start: %s", json.dumps(self._output.text()))
+        process = getattr(self._context, "process", None)
+        if process and process.pid:
+            linux.kill_tree(process.pid)
+        self._pool.shutdown(wait=False)
+        self._output.close()
 
     def died(self) -> bool:
         """Also while it was idle: what an earlier job left in it may have ended it."""
@@ -67,12 +95,16 @@ class ProcessSlot:
 
     async def run(self, claim: Claim, timeout: float) -> Outcome:
         job = claim.job
-        try:
-            work = self._pool.submit(runner.run, job.name, job.args, claim.attempt, self._result_max)
-        except BrokenExecutor:
-            self.kill(Returned("the slot is gone"))
-            return Returned("the slot had died before")
-        future = asyncio.wrap_future(work)
+        with self._output.followed():  # from before the job begins
+            try:
+                work = self._pool.submit(runner.run, job.name, job.args, claim.attempt, self._result_max)
+            except BrokenExecutor:
+                self.kill(Returned("the slot is gone"))
+                return Returned("the slot had died before")
+            outcome = await self._outcome(asyncio.wrap_future(work), timeout)
+            return replace(outcome, output=self._output.text())
+
+    async def _outcome(self, future: asyncio.Future[runner.Reply], timeout: float) -> Outcome:
         try:
             await asyncio.wait((future,), timeout=timeout)
             if not future.done():
@@ -90,6 +122,7 @@ class ProcessSlot:
             os.close(self._pidfd)
             self._pidfd = 0
         self._pool.shutdown(wait=False)
+        self._output.close()
 
     def _post_mortem(self) -> Outcome:
         killed_because = self._killed_because
@@ -114,8 +147,8 @@ def death(exitcode: int | None) -> str:
 class ThreadSlot:
     """One thread that runs one job at a time. It cannot be killed, only left to itself."""
 
-    def __init__(self, jobs: str, result_max: int) -> None:
-        self._result_max = result_max
+    def __init__(self, limits: Limits) -> None:
+        self._result_max = limits.result_max
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="slot")
         self._ended: asyncio.Future[Outcome] | None = None
         self.alive = True
@@ -152,9 +185,9 @@ SLOT: dict[str, type[ProcessSlot] | type[ThreadSlot]] = {"process": ProcessSlot,
 class Executor:
     """Up to `slots` jobs at once. Slots start on demand, and end when they had nothing to do for `idle` seconds."""
 
-    def __init__(self, jobs: str, slots: int, idle: float, result_max: int) -> None:
+    def __init__(self, slots: int, idle: float, limits: Limits) -> None:
         self.slots = slots
-        self._jobs, self._idle_limit, self._result_max = jobs, idle, result_max
+        self._idle_limit, self._limits = idle, limits
         self._idle: dict[str, list[tuple[float, Slot]]] = {kind: [] for kind in SLOT}
         self._busy: dict[Claim, Slot] = {}
         self._closed_because: Returned | None = None
@@ -165,7 +198,7 @@ class Executor:
         """Start the fork server. Call from the main thread, which lives as long as the process: the kernel ends
         the fork server with the thread that started it."""
         assert threading.current_thread() is threading.main_thread()
-        multiprocessing.set_forkserver_preload([*PRELOAD, self._jobs])
+        multiprocessing.set_forkserver_preload([*PRELOAD, self._limits.jobs])
         # Blocked in the fork server from its birth: a Ctrl-C while it boots would end it, and every job with it.
         # The resource tracker comes first, since its start unblocks them.
         resource_tracker.ensure_running()
@@ -174,8 +207,9 @@ class Executor:
 
     async def run(self, claim: Claim, function: Function) -> Outcome:
         """Run one claimed job to its end."""
+        kind = function.kind if claim.losses < LOSSES else "process"
         try:
-            slot = await self._take(function.kind)
+            slot = await self._take(kind)
         except Exception as error:  # whatever it is: the job did not run
             log.error("a slot cannot start: %r", error)
             await asyncio.sleep(START_AGAIN)
@@ -188,7 +222,7 @@ class Executor:
             return await slot.run(claim, claim.job.timeout)
         finally:
             del self._busy[claim]
-            self._give_back(function.kind, slot)
+            self._give_back(kind, slot)
 
     async def _take(self, kind: str) -> Slot:
         while self._idle[kind]:
@@ -196,7 +230,7 @@ class Executor:
             if not idle.died():
                 return idle
             idle.kill(Returned("it had died"))
-        slot: Slot = SLOT[kind](self._jobs, self._result_max)
+        slot: Slot = SLOT[kind](self._limits)
         await asyncio.get_running_loop().run_in_executor(self._starter, self._start, slot)
         return slot
 

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -24,11 +24,14 @@ from service.backlog.aio import AsyncBacklog
 from service.config import Config
 from service.consumer import Consumer
 from service.errors import (
+    BacklogFull,
     BadArguments,
     CrossSite,
+    KeyReused,
     Malformed,
     NotFound,
     Refused,
+    Removed,
     StoreError,
     StormdrainError,
     TooLarge,
@@ -40,6 +43,11 @@ from service.log import request_id
 
 log = logging.getLogger(__name__)
 
+RETRY_AFTER_MAX = 60  # seconds; where nothing is run at all, somebody may be mending it
+
+KEY_MAX = 255  # characters
+QUOTED = re.compile(r'"(?:[ !#-\[\]-~]|\\["\\])*"')
+TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~:/-]+")
 ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 JOB_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"
 # What curl says of a -d body when nobody told it otherwise; the body is JSON all the same.
@@ -63,6 +71,13 @@ class Server:
     backlog: AsyncBacklog
     consumer: Consumer
     draining: bool = False
+
+    def retry_after(self, slug: str) -> int:
+        """Whole seconds. A full backlog has room for a hundredth of it when so much has been run."""
+        if slug != BacklogFull.slug:
+            return 1
+        wanted, rate = self.config.backlog_max / 100, self.backlog.drain_rate
+        return round(min(max(wanted / rate, 1.0), RETRY_AFTER_MAX)) if rate else RETRY_AFTER_MAX
 
 
 class Submission(msgspec.Struct, forbid_unknown_fields=True):
@@ -96,6 +111,25 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) < len(pairs):
         raise ValueError("a name stands twice in one object")
     return members
+
+
+def idempotency_key(header: str | None) -> str | None:
+    """The key of a string (RFC 8941) or a bare token. Raises Malformed."""
+    if header is None:
+        return None
+    text = header.strip()
+    if QUOTED.fullmatch(text):
+        text = re.sub(r"\\(.)", r"\1", text[1:-1])
+    elif not TOKEN.fullmatch(text):
+        raise Malformed('Idempotency-Key is a string such as "order-17", or a bare token')
+    if not 1 <= len(text) <= KEY_MAX:
+        raise Malformed(f"Idempotency-Key has 1 to {KEY_MAX} characters")
+    return text
+
+
+def fingerprint(name: str, args: dict[str, Any]) -> bytes:
+    """The same for the same request, however its members are ordered."""
+    return hashlib.sha256(msgspec.json.encode([name, args], order="sorted")).digest()
 
 
 def document(record: Record) -> dict[str, Any]:
@@ -169,12 +203,26 @@ class Handler(RequestHandler):
         """Store a job; it is on disk when this returns. Raises Refused, StoreError."""
         function = registry.find(name)
         function.check(args)
-        job = Job(new_id(), name, msgspec.json.encode(args), function.timeout, function.attempts)
-        await self.server.backlog.put(job)
-        self.server.consumer.wake()
-        self.set_header("Location", f"/jobs/{job.id}")
-        log.info("job add:%s", job.label)
-        return job
+        encoded = msgspec.json.encode(args)
+        job = Job(
+            new_id(),
+            name,
+            encoded,
+            function.timeout,
+            function.attempts,
+            key=idempotency_key(self.request.headers.get("Idempotency-Key")),
+            fingerprint=fingerprint(name, args),
+        )
+        receipt = await self.server.backlog.put(job)
+        if not receipt.same:
+            raise KeyReused("this Idempotency-Key was used for another request: take a new one for each job")
+        self.set_header("Location", f"/jobs/{receipt.id}")
+        if receipt.new:
+            self.server.consumer.wake()
+            log.info("job add:%s", job.label)
+        else:
+            self.set_header("Idempotency-Replayed", "true")
+        return replace(job, id=receipt.id)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None))[1]
@@ -190,7 +238,7 @@ class Handler(RequestHandler):
         self.set_status(status)
         self.set_header("Content-Type", "application/problem+json")
         if status in (503, 507):
-            self.set_header("Retry-After", "1")
+            self.set_header("Retry-After", str(self.server.retry_after(slug)))
         if status == 405:
             self.set_header("Allow", ", ".join(self.methods))
         problem = {"type": f"/problems/{slug}", "title": title, "status": status, "detail": detail}
@@ -249,22 +297,26 @@ class JobById(Handler):
     async def get(self, id: str) -> None:
         record = await self.server.backlog.get(id)
         if record is None:
+            if await self.server.backlog.removed(id):
+                raise Removed(f"job {id} has ended, and was kept for as long as KEEP and KEEP_MAX say")
             raise NotFound(f"there is no job {id}")
         self.answer(200, document(record))
 
 
 class Stats(Handler):
     async def get(self) -> None:
-        counts, oldest, workers, running = await self.server.backlog.status()
-        busy: dict[str, list[dict[str, Any]]] = {worker: [] for worker in workers}
-        for slot in running:
+        status = await self.server.backlog.status()
+        busy: dict[str, list[dict[str, Any]]] = {worker: [] for worker in status.workers}
+        for slot in status.running:
             job = {"id": slot.id, "job": slot.name, "started_at": stamp(slot.started_at)}
             busy.setdefault(slot.worker, []).append(job)
         self.answer(
             200,
             {
-                "states": counts,
-                "oldest_queued_seconds": max(0.0, time.time() - oldest) if oldest else None,
+                "states": status.counts,
+                "drained_per_second": round(self.server.backlog.drain_rate, 1),
+                "oldest_queued_seconds": max(0.0, time.time() - status.oldest) if status.oldest else None,
+                "log_bytes": status.log_bytes,
                 "producers": [{"worker": worker, "running": jobs} for worker, jobs in busy.items()],
             },
         )

@@ -10,7 +10,7 @@ put ──► queued ──claim──► running ──settle──► succeede
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -49,12 +49,23 @@ class Job:
     timeout: float
     attempts: int
     priority: int = 0
+    key: str | None = None  # of the put only: the idempotency key; with the same one again, it is no second job
+    fingerprint: bytes = b""  # of the put only: what the client asked for, to tell a repetition from another request
 
     @property
     def label(self) -> str:
         """What the log calls it: its job_id argument, as JSON and so on one line, or its id."""
         job_id = msgspec.json.decode(self.args).get("job_id")
         return self.id if job_id is None else json.dumps(job_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a put came to: the job that stands for it."""
+
+    id: str
+    new: bool = True  # False: it was here already
+    same: bool = True  # False: the idempotency key was used for another request, and nothing was stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +76,7 @@ class Claim:
     token: int
     attempt: int  # this one, counted from 1
     crashes: int  # attempts that killed their slot, so far
+    losses: int  # producers that died, or hung, while they held it
     started_at: float  # seconds since the epoch, for people; no deadline hangs on it
 
 
@@ -98,13 +110,20 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Succeeded:
+class Ended:
+    """What all of them have: the last that the attempt has printed."""
+
+    output: str = field(default="", kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded(Ended):
     result: bytes  # JSON
     cpu_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Raised:
+class Raised(Ended):
     """The function raised, or what it returned is not JSON."""
 
     type: str
@@ -114,19 +133,19 @@ class Raised:
 
 
 @dataclass(frozen=True, slots=True)
-class Crashed:
+class Crashed(Ended):
     """The slot's process died under the job."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class TimedOut:
+class TimedOut(Ended):
     limit: float  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Returned:
+class Returned(Ended):
     """Not the job's doing, a stop for instance: the attempt does not count."""
 
     reason: str

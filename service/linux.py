@@ -78,6 +78,16 @@ def clock() -> float:
     return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
+def limit_memory(most: int) -> None:
+    """This process and each that it starts may take `most` bytes of private memory; an allocation above fails."""
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
+def first_to_go() -> None:
+    """Where the machine runs out of memory, the kernel ends this process before those that serve."""
+    Path("/proc/self/oom_score_adj").write_text("1000")
+
+
 def raise_file_limit() -> None:
     """As many open files as the hard limit grants: every connection and every slot needs some."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -24,13 +24,14 @@ import sys
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
-from service import exits, registry
+from service import exits, registry, scratch
 from service.backlog import open_backlog
 from service.backlog.aio import AsyncBacklog
+from service.backlog.base import Bounds
 from service.config import Config
 from service.consumer import Consumer
 from service.errors import ConfigError
-from service.executor import Executor
+from service.executor import Executor, Limits
 from service.handlers import Server, application
 from service.job import new_id
 
@@ -49,9 +50,14 @@ DRAIN_GRACE = 2.0  # seconds beyond the drain time, for the last commits; less t
 def main(config: Config, sockets: list[socket.socket], booted_fd: int) -> int:
     """Run one producer to its end; returns the exit code. A byte is written to `booted_fd` once it serves."""
     registry.load(config.jobs)
-    executor = Executor(config.jobs, config.slots, config.slot_idle, config.result_max)
+    executor = Executor(config.slots, config.slot_idle, Limits(config.jobs, config.slot_memory, config.result_max))
+    scratch.take()
     executor.prepare()
     return asyncio.run(Producer(config, executor).run(sockets, booted_fd))
+
+
+def bounds(config: Config) -> Bounds:
+    return Bounds(config.backlog_max, config.disk_reserve, config.keep, config.keep_max)
 
 
 class Producer:
@@ -68,7 +74,7 @@ class Producer:
             loop.add_signal_handler(signum, self._stop.set)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))  # blocked since before the fork
 
-        backlog = AsyncBacklog(open_backlog(config.backlog), config.commit_timeout, self._break)
+        backlog = AsyncBacklog(open_backlog(config.backlog, bounds(config)), config.commit_timeout, self._break)
         consumer = Consumer(backlog, self._executor, worker, config.lease, self._break)
         await consumer.start()
         server = Server(config, backlog, consumer)
@@ -120,6 +126,7 @@ def take_what_waits(http: HTTPServer, sockets: list[socket.socket]) -> None:
 
 def exit_now(code: int) -> None:
     """Threads that were left to themselves would hold an ordinary exit for ever."""
+    scratch.drop()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

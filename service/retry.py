@@ -94,5 +94,6 @@ def history_entry(claim: Claim, outcome: Outcome, worker: str, now: float) -> by
             "outcome": word,
             "reason": reason,
             "cpu_seconds": getattr(outcome, "cpu_seconds", None),
+            "output": outcome.output or None,
         }
     )

@@ -6,14 +6,18 @@ would break the slot, and a SystemExit would end the producer.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from multiprocessing import parent_process
-from typing import Any
+from multiprocessing.connection import Connection
+from typing import Any, TextIO
 
 from service import linux, registry
 from service.job import Raised, Succeeded
@@ -25,8 +29,12 @@ MESSAGE_MAX = 4_000  # characters
 Reply = tuple[bool, tuple[str, ...] | bytes, float]
 
 
-def initialise(jobs: str) -> None:
-    """Once per slot, before its first job."""
+def initialise(jobs: str, memory: int, output: Connection) -> None:
+    """Once per slot, before its first job. `memory` is bytes, 0 for no limit."""
+    sys.stdout, sys.stderr = (_redirect(standard, output) for standard in (1, 2))
+    output.close()
+    faulthandler.enable()  # a segmentation fault says where
+    linux.first_to_go()
     linux.leave_process_group()
     linux.adopt_orphans()  # so that whatever a job starts stays below its slot, and ends with it
     # Handlers, not SIG_IGN: whatever the job starts would inherit that, and could not be stopped.
@@ -35,7 +43,15 @@ def initialise(jobs: str) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))  # blocked in the fork server
     linux.die_with_parent()
     threading.Thread(target=_die_with_producer, name="watchdog", daemon=True).start()
+    if memory:
+        linux.limit_memory(memory)
     registry.load(jobs)
+
+
+def _redirect(standard: int, output: Connection) -> TextIO:
+    # A new object, by the line: what an inherited one still holds is not ours, and a crash loses what is buffered.
+    os.dup2(output.fileno(), standard)
+    return open(standard, "w", buffering=1, errors="backslashreplace", closefd=False)
 
 
 def _ignore(signum: int, frame: Any) -> None:
@@ -58,6 +74,10 @@ def run(name: str, args: bytes, attempt: int, result_max: int) -> Reply:
         return True, result, time.process_time() - started
     except BaseException as error:  # SystemExit and KeyboardInterrupt too: a job can only hurt itself
         return False, describe(error), time.process_time() - started
+    finally:
+        with suppress(Exception):  # whatever the job has put in their place
+            sys.stdout.flush()
+            sys.stderr.flush()
 
 
 def encode(result: Any, result_max: int) -> bytes:

@@ -11,20 +11,22 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from service.backlog.base import Backlog
 from service.errors import StoreBroken, StoreBusy, StoreError, StoreFull
-from service.job import Claim, Job, Record, Running, Settlement, State
+from service.job import Claim, Job, Receipt, Record, Running, Settlement, State
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 GROUP = 512  # writes in one commit at most, so that no request waits for a transaction without end
+SAMPLES = 20  # of the jobs that have ended, one with every sweep: the last ten seconds
 BUSY_PAUSE = 0.05  # seconds before a store that somebody else holds is tried again
 
 
@@ -36,6 +38,16 @@ class Write:
     deadline: float
 
 
+class Status(NamedTuple):
+    """What /stats shows."""
+
+    counts: dict[State, int]
+    oldest: float | None  # when the claimable job that waits longest was put
+    workers: list[str]
+    running: list[Running]
+    log_bytes: int
+
+
 class AsyncBacklog:
     def __init__(self, backlog: Backlog, commit_timeout: float, on_broken: Callable[[], None]) -> None:
         """Call in the event loop. `on_broken` is called when the state of a commit is unknown."""
@@ -45,6 +57,8 @@ class AsyncBacklog:
         self._changed = threading.Condition()
         self._closing = False
         self._broken: StoreBroken | None = None
+        self._ended: deque[tuple[float, int]] = deque(maxlen=SAMPLES)
+        self.drain_rate = 0.0  # jobs per second
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="backlog-reader")
         self._writer = threading.Thread(target=self._write_forever, name="backlog-writer")
         self._writer.start()
@@ -54,9 +68,9 @@ class AsyncBacklog:
     def durability(self) -> str:
         return self._backlog.durability
 
-    async def put(self, job: Job) -> bool:
-        """Durable when it returns. Raises StoreBusy, StoreFull (not stored) or StoreBroken (unknown)."""
-        answer: bool = await self._write("put", job)
+    async def put(self, job: Job) -> Receipt:
+        """Durable when it returns. Raises StoreBusy, BacklogFull, StoreFull (not stored) or StoreBroken (unknown)."""
+        answer: Receipt = await self._write("put", job)
         return answer
 
     async def settle(self, settlement: Settlement) -> bool:
@@ -79,16 +93,28 @@ class AsyncBacklog:
         """Returns when the store can be written. Raises StoreError."""
         await self._write("ping", ())
 
+    async def prune(self) -> bool:
+        answer: bool = await self._write("prune", ())
+        return answer
+
+    async def measure(self) -> None:
+        """How many jobs all consumers of this backlog end a second, over the last few seconds."""
+        self._ended.append((self._loop.time(), await self._read(self._backlog.ended)))
+        (then, before), (now, after) = self._ended[0], self._ended[-1]
+        self.drain_rate = (after - before) / (now - then) if now > then else 0.0
+
+    async def removed(self, id: str) -> bool:
+        return await self._read(self._backlog.removed, id)
+
     async def get(self, id: str) -> Record | None:
         return await self._read(self._backlog.get, id)
 
-    async def status(self) -> tuple[dict[State, int], float | None, list[str], list[Running]]:
-        """Counts by state, when the oldest claimable job was put, the workers, and what they run."""
+    async def status(self) -> Status:
         return await self._read(self._status)
 
-    def _status(self) -> tuple[dict[State, int], float | None, list[str], list[Running]]:
+    def _status(self) -> Status:
         b = self._backlog
-        return b.counts(), b.oldest(), b.workers(), b.running()
+        return Status(b.counts(), b.oldest(), b.workers(), b.running(), b.log_bytes())
 
     def wake_others(self) -> None:
         self._backlog.wake_others()

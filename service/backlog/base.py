@@ -6,11 +6,30 @@ thread, those that read (get, counts, oldest, running, workers) from one other.
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
-from service.job import Claim, Job, Record, Running, Settlement, State
+from service.errors import StoreError
+from service.job import Claim, Job, Receipt, Record, Running, Settlement, State
+
+KEY_KEPT = 86400.0  # seconds after which an idempotency key may be used anew
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How much is taken in, and how long what has ended is kept. The defaults bound nothing."""
+
+    backlog_max: int = sys.maxsize  # queued jobs
+    disk_reserve: int = 0  # bytes that new jobs leave free on the disk
+    keep: float = math.inf  # seconds after its end for which a job is kept
+    keep_max: int = sys.maxsize  # ended jobs
+
+
+UNBOUNDED = Bounds()
 
 
 class Backlog(Protocol):
@@ -22,8 +41,10 @@ class Backlog(Protocol):
 
         Raises StoreBusy on entry when the store is locked by somebody else: nothing happened, try again."""
 
-    def put(self, jobs: Sequence[Job]) -> list[bool]:
-        """Queue jobs, durable when the batch ends. False for an id that is here already: it is not a second job."""
+    def put(self, jobs: Sequence[Job]) -> list[Receipt | StoreError]:
+        """Queue jobs, durable when the batch ends. The same id, or within KEY_KEPT the same idempotency key, is not a
+        second job, and is told so also where there is no room. A StoreError for each job that was not stored:
+        BacklogFull, or StoreFull where the disk's reserve is reached."""
 
     def claim(self, limit: int, worker: str) -> list[Claim]:
         """queued → running for up to `limit` jobs: highest priority first, then oldest; each with a new fencing
@@ -40,11 +61,20 @@ class Backlog(Protocol):
         """What dead or hanging workers hold (not `sweeper`, who asks) is queued again, attempt not counted; retries
         whose time has come can be claimed. Returns how many jobs became claimable. Cheap when there are none."""
 
+    def prune(self) -> bool:
+        """Remove some of the jobs that ended too long ago, or are too many. True when there may be more."""
+
     def leave(self, worker: str) -> None:
         """This worker ends. What it still holds is queued again."""
 
     def get(self, id: str) -> Record | None:
         """The job as it stands."""
+
+    def removed(self, id: str) -> bool:
+        """Whether a job that is not here was here once. True also for an id of that time that never was."""
+
+    def ended(self) -> int:
+        """How many jobs have ended since the backlog was made, also those that were removed."""
 
     def counts(self) -> dict[State, int]:
         """Jobs by state. Never a scan: the cost does not grow with the backlog."""
@@ -57,6 +87,9 @@ class Backlog(Protocol):
 
     def workers(self) -> list[str]:
         """The workers that hold a lease."""
+
+    def log_bytes(self) -> int:
+        """The size of the write-ahead log: it grows for as long as somebody reads without an end."""
 
     def wake_fd(self) -> int | None:
         """A file descriptor that gets readable when another process calls wake_others, if there can be one."""

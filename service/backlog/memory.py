@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from service import linux
-from service.backlog.base import Backlog
-from service.job import HISTORY_MAX, Claim, Job, Record, Running, Settlement, State, stamp
+from service.backlog.base import KEY_KEPT, UNBOUNDED, Backlog, Bounds
+from service.errors import BacklogFull, StoreError
+from service.job import HISTORY_MAX, Claim, Job, Receipt, Record, Running, Settlement, State, stamp
 
 
 @dataclass(slots=True)
@@ -24,6 +25,7 @@ class Row:
     due: float | None = None  # the clock of this boot; None: can be claimed
     attempt: int = 0
     crashes: int = 0
+    losses: int = 0
     token: int = 0
     worker: str | None = None
     started_at: float | None = None
@@ -36,20 +38,28 @@ class Row:
 class MemoryBacklog(Backlog):
     durability = "memory"
 
-    def __init__(self, clock: Callable[[], float] = linux.clock, wall: Callable[[], float] = time.time) -> None:
-        self._clock, self._wall = clock, wall
+    def __init__(
+        self,
+        clock: Callable[[], float] = linux.clock,
+        wall: Callable[[], float] = time.time,
+        bounds: Bounds = UNBOUNDED,
+    ) -> None:
+        self._bounds, self._clock, self._wall = bounds, clock, wall
+        self._removed, self._removed_until = 0, ""
         self._rows: dict[str, Row] = {}
         self._leases: dict[str, float] = {}
+        self._keys: dict[str | None, tuple[str, bytes, float]] = {}
         self._before: dict[str, Row | None] = {}  # as the rows were when the batch began
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        leases = dict(self._leases)
+        leases, keys, removed = dict(self._leases), dict(self._keys), (self._removed, self._removed_until)
         self._before.clear()
         try:
             yield
         except BaseException:
-            self._leases = leases
+            self._leases, self._keys = leases, keys
+            self._removed, self._removed_until = removed
             for id, row in self._before.items():
                 if row:
                     self._rows[id] = row
@@ -60,16 +70,23 @@ class MemoryBacklog(Backlog):
     def _touch(self, row: Row) -> None:
         self._before.setdefault(row.job.id, replace(row, history=list(row.history)))
 
-    def put(self, jobs: Sequence[Job]) -> list[bool]:
+    def put(self, jobs: Sequence[Job]) -> list[Receipt | StoreError]:
         return [self._put(job) for job in jobs]
 
-    def _put(self, job: Job) -> bool:
+    def _put(self, job: Job) -> Receipt | StoreError:
         now = self._wall()
+        if job.key in self._keys and self._keys[job.key][2] > now - KEY_KEPT:
+            id, fingerprint, _ = self._keys[job.key]
+            return Receipt(id, new=False, same=fingerprint == job.fingerprint)
+        if self.counts()[State.QUEUED] >= self._bounds.backlog_max:
+            return BacklogFull("there are BACKLOG_MAX queued jobs already")
         if job.id in self._rows:
-            return False
+            return Receipt(job.id, new=False)
         self._before.setdefault(job.id, None)
-        self._rows[job.id] = Row(job, now, now)
-        return True
+        self._rows[job.id] = Row(replace(job, key=None, fingerprint=b""), now, now)
+        if job.key is not None:
+            self._keys[job.key] = (job.id, job.fingerprint, now)
+        return Receipt(job.id)
 
     def claim(self, limit: int, worker: str) -> list[Claim]:
         ready = sorted(self._ready(), key=lambda row: -row.job.priority)
@@ -83,7 +100,7 @@ class MemoryBacklog(Backlog):
         row.state, row.worker, row.started_at = State.RUNNING, worker, self._wall()
         row.attempt += 1
         row.token += 1
-        return Claim(row.job, row.token, row.attempt, row.crashes, row.started_at)
+        return Claim(row.job, row.token, row.attempt, row.crashes, row.losses, row.started_at)
 
     def extend(self, worker: str, lease: float) -> bool:
         kept = worker in self._leases
@@ -120,6 +137,17 @@ class MemoryBacklog(Backlog):
         expired = [worker for worker, until in self._leases.items() if until < now and worker != sweeper]
         return len(due) + sum(self._lost(worker, "its producer hung beyond its lease") for worker in expired)
 
+    def prune(self) -> bool:
+        ended = sorted((row.finished_at, row.job.id) for row in self._rows.values() if row.finished_at is not None)
+        excess = len(ended) - self._bounds.keep_max
+        before = self._wall() - self._bounds.keep
+        for place, (finished_at, id) in enumerate(ended):
+            if finished_at < before or place < excess:
+                self._before.setdefault(id, self._rows.pop(id))
+                self._removed += 1
+                self._removed_until = max(self._removed_until, id)
+        return False
+
     def leave(self, worker: str) -> None:
         self._lost(worker, "its producer ended")
 
@@ -139,6 +167,7 @@ class MemoryBacklog(Backlog):
             }
             self._note(row, msgspec.json.encode(entry))
             row.state, row.worker, row.attempt = State.QUEUED, None, row.attempt - 1
+            row.losses += 1
         return len(held)
 
     def get(self, id: str) -> Record | None:
@@ -158,6 +187,12 @@ class MemoryBacklog(Backlog):
             b"[" + b",".join(row.history) + b"]",
         )
 
+    def removed(self, id: str) -> bool:
+        return id <= self._removed_until
+
+    def ended(self) -> int:
+        return self._removed + sum(row.finished_at is not None for row in list(self._rows.values()))
+
     def counts(self) -> dict[State, int]:
         return {state: 0 for state in State} | Counter(row.state for row in list(self._rows.values()))
 
@@ -173,6 +208,9 @@ class MemoryBacklog(Backlog):
 
     def workers(self) -> list[str]:
         return sorted(self._leases)
+
+    def log_bytes(self) -> int:
+        return 0
 
     def wake_fd(self) -> int | None:
         return None

@@ -44,6 +44,16 @@ class Presence:
                 self._held[worker] = fd
         return list(self._held)
 
+    def living(self) -> list[str]:
+        """The others that live."""
+        return [name for name in self._names() if self._lives(name)]
+
+    def _lives(self, worker: str) -> bool:
+        fd = self._lock(worker)
+        if fd is not None:
+            os.close(fd)
+        return fd is None and (self._folder / worker).exists()
+
     def bury(self) -> None:
         """What the dead ones held is on disk as queued: forget them."""
         for worker in self._held:

@@ -18,126 +18,31 @@ from typing import Any
 import apsw
 
 from service import linux
-from service.backlog.base import Backlog
+from service.backlog import sql
+from service.backlog.base import KEY_KEPT, UNBOUNDED, Backlog, Bounds
+from service.backlog.disk import Disk, refuse_network
 from service.backlog.presence import Presence
-from service.errors import ConfigError, StoreBroken, StoreBusy, StoreFull
-from service.job import HISTORY_MAX, Claim, Job, Record, Running, Settlement, State
+from service.errors import BacklogFull, ConfigError, StoreBroken, StoreBusy, StoreError, StoreFull
+from service.job import Claim, Job, Receipt, Record, Running, Settlement, State
 
 # SQLite 3.7.0 to 3.51.2 can corrupt a WAL file when one connection writes while another checkpoints, which is what
 # producers do: https://sqlite.org/wal.html#walresetbug
 OLDEST_SQLITE = (3, 51, 3)
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+WAL_KEPT = 16 << 20  # bytes of write-ahead log that stay on disk, when a reader that made it grow has gone
+BITE = 200  # ended jobs removed in one commit; a few milliseconds, so that intake never waits for more
 BUSY_TIMEOUT = 1000  # milliseconds that a foreign lock, a person's shell for instance, is waited for
-
-SCHEMA = """
-CREATE TABLE jobs (
-    seq INTEGER PRIMARY KEY,            -- order of arrival
-    id TEXT NOT NULL UNIQUE,
-    name TEXT NOT NULL,
-    args TEXT NOT NULL,
-    state TEXT NOT NULL,
-    priority INTEGER NOT NULL,
-    timeout REAL NOT NULL,
-    attempts INTEGER NOT NULL,
-    attempt INTEGER NOT NULL DEFAULT 0,
-    crashes INTEGER NOT NULL DEFAULT 0,
-    token INTEGER NOT NULL DEFAULT 0,   -- fencing token: one more with every claim
-    worker TEXT,                        -- who holds it, while running
-    due_boot TEXT,                      -- a retry waits until `due` on the clock of this boot
-    due REAL,
-    created_at REAL NOT NULL,
-    run_at REAL NOT NULL,
-    started_at REAL,
-    finished_at REAL,
-    result TEXT,
-    error TEXT,
-    history TEXT NOT NULL DEFAULT '[]'
-) STRICT;
--- Partial, so that finished jobs cost claiming nothing.
-CREATE INDEX jobs_ready ON jobs (priority DESC, seq) WHERE state = 'queued' AND due_boot IS NULL;
-CREATE INDEX jobs_waiting ON jobs (due_boot, due) WHERE due_boot IS NOT NULL;
-CREATE INDEX jobs_running ON jobs (worker) WHERE state = 'running';
-CREATE TABLE workers (worker TEXT PRIMARY KEY, boot TEXT NOT NULL, lease_until REAL NOT NULL) STRICT;
-CREATE TABLE counts (state TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT;
-"""
-
-# The history without its oldest line once it is full: a job that is returned again and again must not grow for ever.
-KEPT = f"iif(json_array_length(history) >= {HISTORY_MAX}, json_remove(history, '$[0]'), history)"
-
-# The same id again is not a second job.
-PUT = """
-INSERT INTO jobs (id, name, args, state, priority, timeout, attempts, created_at, run_at)
-VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING RETURNING 1
-"""
-
-# One statement under the write lock, so two workers can never take the same job.
-CLAIM = """
-UPDATE jobs SET state = 'running', worker = :worker, attempt = attempt + 1, token = token + 1, started_at = :now
-WHERE seq IN (SELECT seq FROM jobs WHERE state = 'queued' AND due_boot IS NULL
-              ORDER BY priority DESC, seq LIMIT :limit)
-RETURNING id, name, args, timeout, attempts, priority, token, attempt, crashes, seq
-"""
-
-# Only the holder of the current token can settle: a late outcome is refused.
-SETTLE = f"""
-UPDATE jobs SET state = :state, worker = NULL, attempt = :attempt, crashes = :crashes,
-    result = :result, error = :error, history = json_insert({KEPT}, '$[#]', json(:entry)),
-    run_at = iif(:state = 'queued', :now + :delay, run_at),
-    finished_at = iif(:state = 'queued', NULL, :now),
-    due_boot = iif(:delay > 0, :boot, NULL), due = iif(:delay > 0, :clock + :delay, NULL)
-WHERE id = :id AND state = 'running' AND token = :token
-RETURNING 1
-"""
-
-# Retries whose time has come.
-PROMOTE = "UPDATE jobs SET due_boot = NULL, due = NULL WHERE due_boot = :boot AND due <= :clock"
-
-# The clock only compares within its boot; after a reboot every retry's time has come.
-PROMOTE_AFTER_REBOOT = """
-UPDATE jobs SET due_boot = NULL, due = NULL WHERE due_boot IS NOT NULL AND due_boot <> ?
-"""
-
-EXPIRED = "SELECT worker FROM workers WHERE boot <> :boot OR lease_until < :clock"
-
-# What a worker held when it died is nobody's fault: the attempt does not count.
-LOST = f"""
-UPDATE jobs SET state = 'queued', worker = NULL, attempt = attempt - 1,
-    history = json_insert({KEPT}, '$[#]', json_object(
-        'attempt', attempt, 'worker', worker,
-        'started_at', strftime('%Y-%m-%dT%H:%M:%fZ', started_at, 'unixepoch'),
-        'finished_at', strftime('%Y-%m-%dT%H:%M:%fZ', :now, 'unixepoch'),
-        'outcome', 'lost', 'reason', :reason, 'cpu_seconds', NULL))
-WHERE worker = :worker AND state = 'running'
-"""
-
-GET = """
-SELECT id, name, args, timeout, attempts, priority,
-       state, attempt, created_at, run_at, started_at, finished_at, result, error, history
-FROM jobs WHERE id = ?
-"""
-
-# From one priority to the next on the index, and the first of each: a step for each priority in use.
-OLDEST = """
-WITH RECURSIVE present (priority) AS (
-    SELECT (SELECT priority FROM jobs WHERE state = 'queued' AND due_boot IS NULL ORDER BY priority DESC LIMIT 1)
-    UNION ALL
-    SELECT (SELECT priority FROM jobs WHERE state = 'queued' AND due_boot IS NULL AND priority < present.priority
-            ORDER BY priority DESC LIMIT 1)
-    FROM present WHERE priority IS NOT NULL
-)
-SELECT min((SELECT created_at FROM jobs
-            WHERE state = 'queued' AND due_boot IS NULL AND priority = present.priority ORDER BY seq LIMIT 1))
-FROM present WHERE priority IS NOT NULL
-"""
-
-RUNNING = "SELECT worker, id, name, started_at FROM jobs WHERE state = 'running' ORDER BY worker, started_at"
 
 
 class SqliteBacklog(Backlog):
     durability = "fsync"
 
     def __init__(
-        self, path: str, clock: Callable[[], float] = linux.clock, wall: Callable[[], float] = time.time
+        self,
+        path: str,
+        clock: Callable[[], float] = linux.clock,
+        wall: Callable[[], float] = time.time,
+        bounds: Bounds = UNBOUNDED,
     ) -> None:
         """Open the file, or make it. After the fork: a connection carried across one corrupts the file."""
         version = apsw.sqlite_lib_version()
@@ -146,9 +51,12 @@ class SqliteBacklog(Backlog):
         self._clock, self._wall, self._boot = clock, wall, linux.boot_id()
         self._changes: Counter[str] = Counter()
         file = Path(path).absolute()
+        self._bounds, self._file = bounds, file
         self._presence = Presence(file.parent / "workers")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
+            refuse_network(file.parent)
+            self._disk = Disk(file, bounds.disk_reserve)
             self._lock = os.open(f"{file}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
             with self._locked():
                 self._db = self._connect(file)
@@ -162,19 +70,21 @@ class SqliteBacklog(Backlog):
         db.set_busy_timeout(BUSY_TIMEOUT)
         db.pragma("journal_mode", "wal")
         db.pragma("synchronous", "full")
+        db.pragma("journal_size_limit", WAL_KEPT)
         if db.pragma("journal_mode") != "wal" or db.pragma("synchronous") != 2:
             raise ConfigError(f"{file}: SQLite refuses WAL with synchronous=FULL on this file system")
         return db
 
     def _prepare(self) -> None:
         version = self._db.pragma("user_version")
-        if version == 0:
+        if version > SCHEMA_VERSION:
+            raise ConfigError(f"the backlog has schema {version}, this release knows up to {SCHEMA_VERSION}")
+        steps = [sql.MIGRATIONS[step] for step in range(version, SCHEMA_VERSION)] if version else [sql.SCHEMA]
+        if steps:
             with self._db:
-                self._db.execute(SCHEMA)
+                self._db.execute("".join(steps))
                 self._db.pragma("user_version", SCHEMA_VERSION)
-        elif version != SCHEMA_VERSION:
-            raise ConfigError(f"the backlog has schema {version}, this release uses {SCHEMA_VERSION}")
-        self._db.execute(PROMOTE_AFTER_REBOOT, (self._boot,))
+        self._db.execute(sql.PROMOTE_AFTER_REBOOT, (self._boot,))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -205,6 +115,7 @@ class SqliteBacklog(Backlog):
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 if isinstance(error, apsw.FullError):
+                    self._disk.release()  # so that what has run can still be recorded
                     raise StoreFull(str(error)) from error
                 if isinstance(error, apsw.Error):
                     raise StoreBroken(str(error)) from error
@@ -230,25 +141,51 @@ class SqliteBacklog(Backlog):
             "INSERT INTO counts VALUES (?, ?) ON CONFLICT (state) DO UPDATE SET n = n + excluded.n", changes
         )
 
-    def put(self, jobs: Sequence[Job]) -> list[bool]:
+    def put(self, jobs: Sequence[Job]) -> list[Receipt | StoreError]:
         with self._own_batch():
-            receipts = [self._put(job, self._wall()) for job in jobs]
-            self._moved(sum(receipts), None, State.QUEUED)
+            refusal = self._refusal()
+            room = 0 if refusal else self._room()
+            receipts: list[Receipt | StoreError] = []
+            for job in jobs:
+                receipt = self._known(job)
+                if receipt is None and room > 0:
+                    receipt = self._put(job, self._wall())
+                    room -= receipt.new
+                receipts.append(receipt or refusal or BacklogFull("there are BACKLOG_MAX queued jobs already"))
+            self._moved(sum(isinstance(receipt, Receipt) and receipt.new for receipt in receipts), None, State.QUEUED)
             return receipts
 
-    def _put(self, job: Job, now: float) -> bool:
+    def _refusal(self) -> StoreFull | None:
+        if not self._disk.low():
+            return None
+        return StoreFull(f"less than DISK_RESERVE={self._bounds.disk_reserve} bytes are free on the disk")
+
+    def _room(self) -> int:
+        queued: int = self._db.execute("SELECT n FROM counts WHERE state = 'queued'").get or 0
+        return self._bounds.backlog_max - queued - self._changes[State.QUEUED]
+
+    def _known(self, job: Job) -> Receipt | None:
+        if job.key is None:
+            return None
+        row: Any = self._db.execute(sql.KEY, (job.key, self._wall() - KEY_KEPT)).fetchone()
+        return Receipt(row[0], new=False, same=row[1] == job.fingerprint) if row else None
+
+    def _put(self, job: Job, now: float) -> Receipt:
         row = (job.id, job.name, job.args.decode(), job.priority, job.timeout, job.attempts, now, now)
-        return self._db.execute(PUT, row).get is not None
+        new = self._db.execute(sql.PUT, row).get is not None
+        if job.key is not None:
+            self._db.execute(sql.KEEP_KEY, (job.key, job.id, job.fingerprint, now))
+        return Receipt(job.id, new)
 
     def claim(self, limit: int, worker: str) -> list[Claim]:
         now = self._wall()
         with self._own_batch():
-            rows: list[Any] = self._db.execute(CLAIM, {"worker": worker, "now": now, "limit": limit}).fetchall()
+            rows: list[Any] = self._db.execute(sql.CLAIM, {"worker": worker, "now": now, "limit": limit}).fetchall()
             self._moved(len(rows), State.QUEUED, State.RUNNING)
-        rows.sort(key=lambda row: (-row[5], row[9]))  # RETURNING has no order
+        rows.sort(key=lambda row: (-row[5], row[10]))  # RETURNING has no order
         return [
-            Claim(Job(id, name, args.encode(), timeout, attempts, priority), token, attempt, crashes, now)
-            for id, name, args, timeout, attempts, priority, token, attempt, crashes, _ in rows
+            Claim(Job(id, name, args.encode(), timeout, attempts, priority), token, attempt, crashes, losses, now)
+            for id, name, args, timeout, attempts, priority, token, attempt, crashes, losses, _ in rows
         ]
 
     def extend(self, worker: str, lease: float) -> bool:
@@ -280,7 +217,7 @@ class SqliteBacklog(Backlog):
             "clock": self._clock(),
             "boot": self._boot,
         }
-        settled = self._db.execute(SETTLE, values).get is not None
+        settled = self._db.execute(sql.SETTLE, values).get is not None
         if settled:
             self._moved(1, State.RUNNING, s.state)
         return settled
@@ -288,12 +225,31 @@ class SqliteBacklog(Backlog):
     def sweep(self, sweeper: str) -> int:
         now = {"boot": self._boot, "clock": self._clock()}
         with self._own_batch():
-            self._db.execute(PROMOTE, now)
+            self._db.execute(sql.PROMOTE, now)
             promoted = self._db.changes()
             lost = sum(self._lost(worker, "its producer died") for worker in self._presence.dead())
-            expired = [worker for (worker,) in self._db.execute(EXPIRED, now) if worker != sweeper]
+            expired = [worker for (worker,) in self._db.execute(sql.EXPIRED, now) if worker != sweeper]
             lost += sum(self._lost(worker, "its producer hung beyond its lease") for worker in expired)
             return promoted + lost
+
+    def prune(self) -> bool:
+        self._disk.restore()
+        with self._own_batch():
+            kept: int = self._db.execute(sql.ENDED_HERE).get
+            excess = max(kept - self._bounds.keep_max, 0)
+            values = {
+                "before": self._wall() - self._bounds.keep,
+                "excess": excess > 0,
+                "bite": min(excess or BITE, BITE),
+            }
+            rows: list[Any] = self._db.execute(sql.PRUNE, values).fetchall()
+            self._db.execute(sql.PRUNE_KEYS, (self._wall() - KEY_KEPT, BITE))
+            for state, _ in rows:
+                self._changes[state] -= 1
+            if rows:
+                self._changes["removed"] += len(rows)
+                self._db.execute(sql.MARK_REMOVED, (max(id for _, id in rows),))
+        return len(rows) == BITE
 
     def leave(self, worker: str) -> None:
         with self._own_batch():
@@ -301,14 +257,14 @@ class SqliteBacklog(Backlog):
         self._presence.leave()
 
     def _lost(self, worker: str, reason: str) -> int:
-        self._db.execute(LOST, {"worker": worker, "reason": reason, "now": self._wall()})
+        self._db.execute(sql.LOST, {"worker": worker, "reason": reason, "now": self._wall()})
         lost = self._db.changes()
         self._db.execute("DELETE FROM workers WHERE worker = ?", (worker,))
         self._moved(lost, State.RUNNING, State.QUEUED)
         return lost
 
     def get(self, id: str) -> Record | None:
-        row: Any = self._reader.execute(GET, (id,)).fetchone()
+        row: Any = self._reader.execute(sql.GET, (id,)).fetchone()
         if row is None:
             return None
         id, name, args, timeout, attempts, priority = row[:6]
@@ -326,21 +282,36 @@ class SqliteBacklog(Backlog):
             history.encode(),
         )
 
+    def removed(self, id: str) -> bool:
+        return bool(self._reader.execute("SELECT value >= ? FROM marks WHERE name = 'removed'", (id,)).get)
+
+    def ended(self) -> int:
+        ended: int = self._reader.execute(sql.ENDED).get
+        return ended
+
     def counts(self) -> dict[State, int]:
-        rows: list[Any] = self._reader.execute("SELECT state, n FROM counts").fetchall()
+        rows: list[Any] = self._reader.execute("SELECT state, n FROM counts WHERE state <> 'removed'").fetchall()
         return {state: 0 for state in State} | {State(state): n for state, n in rows}
 
     def oldest(self) -> float | None:
-        oldest: float | None = self._reader.execute(OLDEST).get
+        oldest: float | None = self._reader.execute(sql.OLDEST).get
         return oldest
 
     def running(self) -> list[Running]:
-        rows: list[Any] = self._reader.execute(RUNNING).fetchall()
+        rows: list[Any] = self._reader.execute(sql.RUNNING).fetchall()
         return [Running(*row) for row in rows]
+
+    def holders(self) -> list[str]:
+        """Whoever holds a job, alive or not."""
+        rows: list[Any] = self._reader.execute("SELECT DISTINCT worker FROM jobs WHERE state = 'running'").fetchall()
+        return [worker for (worker,) in rows]
 
     def workers(self) -> list[str]:
         rows: list[Any] = self._reader.execute("SELECT worker FROM workers ORDER BY worker").fetchall()
         return [worker for (worker,) in rows]
+
+    def log_bytes(self) -> int:
+        return Path(f"{self._file}-wal").stat().st_size
 
     def wake_fd(self) -> int | None:
         return self._presence.fileno()

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import traceback
-from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError
 from contextlib import suppress
 
 from service import linux
@@ -34,15 +34,16 @@ def read(arguments: list[str]) -> tuple[str, Options]:
 
 
 def port(text: str) -> int:
-    if not 0 < int(text) < 65536:
-        raise ValueError
+    if not (text.isascii() and text.isdigit()) or not 0 < int(text) < 65536:
+        raise ArgumentTypeError("use a number from 1 to 65535")
     return int(text)
 
 
 def positive(text: str) -> float:
-    if not 0 < float(text) < 1e9:
-        raise ValueError
-    return float(text)
+    with suppress(ValueError):
+        if 0 < float(text) < 1e9:
+            return float(text)
+    raise ArgumentTypeError("use a number above 0")
 
 
 def stop(*_: object) -> None:
@@ -75,8 +76,9 @@ def run(name: str, options: Options) -> int:
 if __name__ == "__main__":
     stage, options = read(sys.argv[1:])
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    print(f"stage {stage}: job {options.job.name} {options.job.amount:g}. Try:", file=sys.stderr)
-    print(f"""  curl -X GET 127.0.0.1:{options.port}/ -d '{{"job_id": 7}}'""", file=sys.stderr)
+    print(f"stage {stage}: job {options.job.name} {options.job.amount:g}", file=sys.stderr)
+    if stage in STAGES:
+        print(f"""try: curl -X GET 127.0.0.1:{options.port}/ -d '{{"job_id": 7}}'""", file=sys.stderr)
     code = run(stage, options)
     # Not sys.exit: it would first wait for all that is queued in a pool of threads.
     os._exit(code)

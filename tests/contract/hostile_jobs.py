@@ -184,5 +184,48 @@ def thread_waits_for(path: str) -> str:
 
 
 @job(kind="thread")
+def thread_pid() -> int:
+    return os.getpid()
+
+
+@job(kind="thread")
 def thread_exits() -> NoReturn:
     sys.exit(3)
+
+
+@job
+def prints(lines: int, text: str = "line") -> None:
+    for number in range(lines):
+        print(text, number)
+
+
+@job
+def prints_and_exits(text: str) -> NoReturn:
+    print(text, file=sys.stderr)
+    os._exit(3)
+
+
+@job
+def prints_below_python(megabytes: int) -> None:
+    """And so does a process that it starts."""
+    subprocess.run(["head", "-c", str(megabytes << 20), "/dev/zero"], check=True)
+    os.write(1, b"the end")
+
+
+@job
+def closes_its_output() -> None:
+    sys.stdout.close()
+    sys.stderr = None  # type: ignore[assignment]
+    os.close(1)
+    os.close(2)
+
+
+@job
+def leaves_a_printer() -> int:
+    """A process that goes on printing when the job has ended."""
+    return subprocess.Popen(["yes", "not the next job's"]).pid
+
+
+@job
+def allocates(megabytes: int) -> int:
+    return len(bytearray(megabytes << 20))

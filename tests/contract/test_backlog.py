@@ -15,10 +15,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from service.backlog.base import Backlog
+from service.backlog.base import UNBOUNDED, Backlog, Bounds
 from service.backlog.memory import MemoryBacklog
 from service.backlog.sqlite import SqliteBacklog
-from service.job import HISTORY_MAX, Claim, Job, Record, Settlement, State, new_id
+from service.errors import BacklogFull, StoreError
+from service.job import HISTORY_MAX, Claim, Job, Receipt, Record, Settlement, State, new_id
 
 DAY = 86_400.0  # seconds
 LEASE = 30.0  # seconds
@@ -43,15 +44,15 @@ class Clocks:
         self.wall += seconds
 
 
-def open_memory(folder: Path, clocks: Clocks) -> Backlog:
-    return MemoryBacklog(clocks.read_boot, clocks.read_wall)
+def open_memory(folder: Path, clocks: Clocks, bounds: Bounds = UNBOUNDED) -> Backlog:
+    return MemoryBacklog(clocks.read_boot, clocks.read_wall, bounds)
 
 
-def open_sqlite(folder: Path, clocks: Clocks) -> Backlog:
-    return SqliteBacklog(str(folder / "backlog.db"), clocks.read_boot, clocks.read_wall)
+def open_sqlite(folder: Path, clocks: Clocks, bounds: Bounds = UNBOUNDED) -> Backlog:
+    return SqliteBacklog(str(folder / "backlog.db"), clocks.read_boot, clocks.read_wall, bounds)
 
 
-ENGINES: dict[str, Callable[[Path, Clocks], Backlog]] = {"memory": open_memory, "sqlite": open_sqlite}
+ENGINES: dict[str, Callable[..., Backlog]] = {"memory": open_memory, "sqlite": open_sqlite}
 
 
 @pytest.fixture
@@ -70,9 +71,14 @@ def a_job(id: str | None = None, priority: int = 0, attempts: int = 3) -> Job:
     return Job(id or new_id(), "sleep", b'{"job_id":7}', 60.0, attempts, priority)
 
 
+def news(receipts: list[Receipt | StoreError]) -> list[bool]:
+    """For each whether it is a new job."""
+    return [isinstance(receipt, Receipt) and receipt.new for receipt in receipts]
+
+
 def put_one(backlog: Backlog, **fields: Any) -> Job:
     job = a_job(**fields)
-    assert backlog.put([job]) == [True]
+    assert news(backlog.put([job])) == [True]
     return job
 
 
@@ -109,21 +115,21 @@ def test_a_job_that_was_put_is_queued_and_stands_as_it_was_put(backlog: Backlog,
 
 def test_the_same_id_again_is_not_a_second_job(backlog: Backlog) -> None:
     job = put_one(backlog)
-    assert backlog.put([job, a_job(), replace(job, priority=9)]) == [False, True, False]
+    assert news(backlog.put([job, a_job(), replace(job, priority=9)])) == [False, True, False]
     assert backlog.counts()[State.QUEUED] == 2
     assert seen(backlog, job.id).job == job
 
 
 def test_the_same_id_twice_in_one_put_is_one_job(backlog: Backlog) -> None:
     job = a_job()
-    assert backlog.put([job, job]) == [True, False]
+    assert news(backlog.put([job, job])) == [True, False]
     assert backlog.counts()[State.QUEUED] == 1
 
 
 def test_the_same_id_after_its_end_does_not_run_again(backlog: Backlog) -> None:
     job = put_one(backlog)
     backlog.settle([settlement(claim_one(backlog), result=b"1")])
-    assert backlog.put([job]) == [False]
+    assert news(backlog.put([job])) == [False]
     assert backlog.claim(1, "w1") == []
     assert seen(backlog, job.id).state == State.SUCCEEDED
 
@@ -141,7 +147,7 @@ def test_arguments_come_back_byte_for_byte(backlog: Backlog) -> None:
 
 
 def test_nothing_put_is_nothing_done(backlog: Backlog) -> None:
-    assert backlog.put([]) == []
+    assert news(backlog.put([])) == []
     assert backlog.settle([]) == []
     assert sum(backlog.counts().values()) == 0
 
@@ -247,7 +253,7 @@ def test_one_stale_settlement_does_not_spoil_its_neighbours(backlog: Backlog) ->
 
 
 def test_a_settlement_of_an_unknown_job_is_refused(backlog: Backlog) -> None:
-    claim = Claim(a_job(), 1, 1, 0, 0.0)
+    claim = Claim(a_job(), 1, 1, 0, 0, 0.0)
     assert backlog.settle([settlement(claim)]) == [False]
 
 
@@ -455,11 +461,14 @@ def test_reading_in_another_thread_while_jobs_are_put_is_safe(backlog: Backlog) 
 class EnginesAgree(RuleBasedStateMachine):
     """The same verbs in the same order come to the same thing in every engine, and counts are what get() says."""
 
+    BOUNDS = Bounds(backlog_max=6, keep=40.0, keep_max=3)
+
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.clocks = Clocks()
-        self.engines = [open_(self.folder, self.clocks) for open_ in ENGINES.values()]
+        self.engines = [open_(self.folder, self.clocks, self.BOUNDS) for open_ in ENGINES.values()]
+        self.made = 0
         self.ids: list[str] = []
         self.claims: list[Claim] = []
 
@@ -473,16 +482,55 @@ class EnginesAgree(RuleBasedStateMachine):
         assert all(other == first for other in others), f"{verb}{arguments} differs: {first} {others}"
         return first
 
-    @rule(priorities=st.lists(st.integers(-2, 2), min_size=1, max_size=3))
-    def put(self, priorities: list[int]) -> None:
-        jobs = [a_job(f"job-{len(self.ids) + n}", priority) for n, priority in enumerate(priorities)]
-        self.ids += [job.id for job in jobs]
-        assert all(self.all("put", jobs))
+    def put_all(self, jobs: list[Job]) -> list[Receipt | type[StoreError]]:
+        first, *others = [
+            [receipt if isinstance(receipt, Receipt) else type(receipt) for receipt in engine.put(jobs)]
+            for engine in self.engines
+        ]
+        assert all(other == first for other in others), f"put {jobs} differs: {first} {others}"
+        return first
+
+    @rule(
+        priorities=st.lists(st.integers(-2, 2), min_size=1, max_size=3),
+        key=st.sampled_from([None, None, "k1", "k2"]),
+        fingerprint=st.sampled_from([b"one", b"two"]),
+    )
+    def put(self, priorities: list[int], key: str | None, fingerprint: bytes) -> None:
+        new = [f"job-{self.made + n:04}" for n in range(len(priorities))]
+        self.made += len(new)
+        jobs = [
+            replace(a_job(id, priority), key=key, fingerprint=fingerprint)
+            for id, priority in zip(new, priorities, strict=True)
+        ]
+        queued = self.all("counts")[State.QUEUED]
+        receipts = self.put_all(jobs)
+        stored = [receipt.id for receipt in receipts if isinstance(receipt, Receipt) and receipt.new]
+        assert set(stored) <= set(new)
+        assert len(stored) <= self.BOUNDS.backlog_max - queued
+        if key is None:
+            assert len(stored) == min(len(new), self.BOUNDS.backlog_max - queued)
+        self.ids += stored
 
     @precondition(lambda self: self.ids)
     @rule(data=st.data())
     def put_again(self, data: st.DataObject) -> None:
-        assert self.all("put", [a_job(data.draw(st.sampled_from(self.ids)))]) == [False]
+        id = data.draw(st.sampled_from(self.ids))
+        if self.look(id) is not None:
+            (receipt,) = self.put_all([a_job(id)])
+            assert receipt in (Receipt(id, new=False), BacklogFull)
+
+    @rule()
+    def prune(self) -> None:
+        ended = self.all("ended")
+        for engine in self.engines:
+            while engine.prune():
+                pass
+        assert self.all("ended") == ended
+        for id in self.ids:
+            record = self.look(id)
+            assert record is not None or self.all("removed", id)
+            if record is not None and record.finished_at is not None:
+                assert record.finished_at >= self.clocks.wall - self.BOUNDS.keep
 
     @rule(limit=st.integers(0, 3), worker=st.sampled_from(["w1", "w2"]))
     def claim(self, limit: int, worker: str) -> None:
@@ -513,7 +561,7 @@ class EnginesAgree(RuleBasedStateMachine):
 
     @invariant()
     def counts_are_what_get_says(self) -> None:
-        states = Counter(self.look(id).state for id in self.ids)
+        states = Counter(record.state for id in self.ids if (record := self.look(id)))
         assert self.all("counts") == {state: states[state] for state in State}
 
     @invariant()
@@ -522,9 +570,12 @@ class EnginesAgree(RuleBasedStateMachine):
         first, *others = [sorted((r.worker, r.id, r.started_at) for r in engine.running()) for engine in self.engines]
         assert all(other == first for other in others)
 
-    def look(self, id: str) -> Record:
-        first, *others = [seen(engine, id) for engine in self.engines]
+    def look(self, id: str) -> Record | None:
+        first, *others = [engine.get(id) for engine in self.engines]
         for other in others:
+            if first is None or other is None:
+                assert first is other
+                continue
             assert json.loads(other.history) == json.loads(first.history)
             assert replace(other, history=b"") == replace(first, history=b"")
         return first

@@ -11,7 +11,7 @@ from service import registry
 from service.backlog.aio import AsyncBacklog
 from service.backlog.memory import MemoryBacklog
 from service.consumer import Consumer
-from service.executor import Executor
+from service.executor import Executor, Limits
 from service.job import Job, Record, State, new_id
 
 SOON = 10.0  # seconds after which what we wait for does not come any more
@@ -47,7 +47,7 @@ class Producer:
         self.clock = 0.0
         self.engine = MemoryBacklog(lambda: self.clock)
         self.backlog = AsyncBacklog(self.engine, SOON, lambda: None)
-        self.consumer = Consumer(self.backlog, Executor("unused", 2, 60.0, 1000), "w1", LEASE, lambda: None)
+        self.consumer = Consumer(self.backlog, Executor(2, 60.0, Limits("unused", 0, 1000)), "w1", LEASE, lambda: None)
 
     async def put(self, name: str) -> str:
         function = registry.find(name)

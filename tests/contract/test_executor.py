@@ -1,6 +1,7 @@
 """Slots with real processes: whatever a job does, an outcome comes out, and nobody else notices."""
 
 import asyncio
+import gc
 import os
 import sys
 import time
@@ -13,8 +14,9 @@ import psutil
 import pytest
 
 from service import registry
-from service.executor import Executor
+from service.executor import LOSSES, Executor, Limits
 from service.job import Claim, Crashed, Job, Outcome, Raised, Returned, Succeeded, TimedOut, new_id
+from service.output import KEPT
 
 HERE = Path(__file__).parent
 JOBS = "hostile_jobs"
@@ -42,23 +44,23 @@ def jobs_module() -> Iterator[None]:
 class Slots:
     """An executor, and jobs for it by name."""
 
-    def __init__(self, idle: float = 60.0) -> None:
-        self.executor = Executor(JOBS, 4, idle, RESULT_MAX)
+    def __init__(self, idle: float = 60.0, memory: int = 0) -> None:
+        self.executor = Executor(4, idle, Limits(JOBS, memory, RESULT_MAX))
         self.executor.prepare()
         self.tokens = 0
 
     def run(
-        self, name: str, limit: float = SOON, id: str | None = None, attempt: int = 1, **args: Any
+        self, name: str, limit: float = SOON, id: str | None = None, attempt: int = 1, losses: int = 0, **args: Any
     ) -> Awaitable[Outcome]:
         job = Job(id or new_id(), name, msgspec.json.encode(args), limit, 3)
         self.tokens += 1
-        self.last = Claim(job, self.tokens, attempt, 0, 0.0)
+        self.last = Claim(job, self.tokens, attempt, 0, losses, 0.0)
         return self.executor.run(self.last, registry.find(name))
 
 
-def in_slots(test: Callable[[Slots], Awaitable[None]], idle: float = 60.0) -> None:
+def in_slots(test: Callable[[Slots], Awaitable[None]], idle: float = 60.0, memory: int = 0) -> None:
     async def main() -> None:
-        slots = Slots(idle)
+        slots = Slots(idle, memory)
         try:
             async with asyncio.timeout(2 * SOON):
                 await test(slots)
@@ -403,3 +405,101 @@ def test_a_thread_over_its_limit_is_left_to_itself(tmp_path: Path) -> None:
         assert time.monotonic() - started < 0.1 + GONE + SLACK
     finally:
         (tmp_path / "go").touch()
+
+
+# what it prints, and the memory it takes
+
+
+def test_the_last_lines_that_an_attempt_printed_come_with_its_outcome() -> None:
+    assert outcome_of("prints", lines=3).output == "line 0\nline 1\nline 2\n"
+
+
+def test_each_attempt_has_its_own_lines() -> None:
+    async def test(slots: Slots) -> None:
+        await slots.run("prints", lines=1, text="first")
+        assert (await slots.run("prints", lines=1, text="second")).output == "second 0\n"
+        assert (await slots.run("echo", value=1)).output == ""
+
+    in_slots(test)
+
+
+def test_what_was_printed_before_a_crash_is_there() -> None:
+    outcome = outcome_of("prints_and_exits", text="the reason")
+    assert isinstance(outcome, Crashed)
+    assert outcome.output == "the reason\n"
+
+
+def test_a_segmentation_fault_says_where() -> None:
+    assert "Segmentation fault" in outcome_of("segfaults").output
+    assert "in segfaults" in outcome_of("segfaults").output
+
+
+def test_a_hundred_megabytes_of_output_cost_the_job_time_and_nobody_memory() -> None:
+    before = psutil.Process().memory_info().rss
+    outcome = outcome_of("prints_below_python", megabytes=100)
+    assert isinstance(outcome, Succeeded)
+    assert outcome.output.endswith("the end")
+    assert len(outcome.output) <= KEPT
+    assert psutil.Process().memory_info().rss < before + (20 << 20)
+
+
+def test_a_job_may_close_its_output() -> None:
+    assert isinstance(outcome_of("closes_its_output"), Succeeded)
+
+
+def test_what_a_job_has_left_behind_does_not_hold_up_the_next() -> None:
+    async def test(slots: Slots) -> None:
+        assert isinstance(await slots.run("leaves_a_printer"), Succeeded)
+        assert result(await slots.run("echo", value=2)) == 2
+
+    in_slots(test)
+
+
+def test_what_is_no_text_is_replaced() -> None:
+    assert "\x00" in outcome_of("prints_below_python", megabytes=1).output
+    outcome = outcome_of("prints", lines=1, text="Grüße")
+    assert outcome.output == "Grüße 0\n"
+
+
+def test_a_job_that_takes_more_memory_than_it_may_fails_alone() -> None:
+    async def test(slots: Slots) -> None:
+        outcome = await slots.run("allocates", megabytes=400)
+        assert isinstance(outcome, Raised), outcome
+        assert outcome.type == "MemoryError"
+        assert result(await slots.run("allocates", megabytes=10)) == 10 << 20
+
+    in_slots(test, memory=256 << 20)
+
+
+def test_slots_are_the_first_to_go_when_the_machine_runs_out_of_memory() -> None:
+    async def test(slots: Slots) -> None:
+        pid = result(await slots.run("own_pid"))
+        assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "1000"
+        assert Path("/proc/self/oom_score_adj").read_text().strip() != "1000"
+
+    in_slots(test)
+
+
+def test_after_three_lost_producers_a_thread_job_gets_a_process_of_its_own() -> None:
+    async def test(slots: Slots) -> None:
+        assert result(await slots.run("thread_pid", losses=LOSSES - 1)) == os.getpid()
+        assert result(await slots.run("thread_pid", losses=LOSSES)) != os.getpid()
+
+    in_slots(test)
+
+
+def test_no_file_stays_open_when_slots_have_ended() -> None:
+    async def test(slots: Slots) -> None:
+        async def round_of_crashes() -> int:
+            await asyncio.gather(*(slots.run("exits", code=1) for _ in range(4)))
+            await asyncio.gather(*(slots.run("sleeps", limit=0.3, seconds=60) for _ in range(4)))
+            gc.collect()
+            return len(os.listdir("/proc/self/fd"))
+
+        await round_of_crashes()
+        first = await round_of_crashes()
+        for _ in range(3):
+            last = await round_of_crashes()
+        assert last <= first + 2  # no more than two for each of 24 slots
+
+    in_slots(test)

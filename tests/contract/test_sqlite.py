@@ -15,9 +15,11 @@ import apsw
 import pytest
 
 from service import linux
-from service.backlog.sqlite import CLAIM, OLDEST, OLDEST_SQLITE, SCHEMA_VERSION, SqliteBacklog
+from service.backlog.sql import CLAIM, OLDEST
+from service.backlog.sqlite import OLDEST_SQLITE, SCHEMA_VERSION, SqliteBacklog
 from service.errors import ConfigError, StoreBusy
 from service.job import Claim, Job, Settlement, State, new_id
+from tests.contract.test_backlog import news
 
 ROOT = Path(__file__).parents[2]
 LEASE = 1_000.0  # seconds; never over in a test that does not move the clock
@@ -107,7 +109,7 @@ def test_a_schema_of_another_release_is_refused_with_a_sentence(
 ) -> None:
     backlog = open_one()
     backlog._db.pragma("user_version", SCHEMA_VERSION + 1)
-    with pytest.raises(ConfigError, match=f"schema {SCHEMA_VERSION + 1}, this release uses {SCHEMA_VERSION}"):
+    with pytest.raises(ConfigError, match=f"schema {SCHEMA_VERSION + 1}, this release knows up to {SCHEMA_VERSION}"):
         SqliteBacklog(str(file))
 
 
@@ -276,7 +278,7 @@ def test_a_foreign_lock_makes_writes_busy_and_lets_reads_through(
         assert record.state == State.QUEUED
         assert backlog.counts()[State.QUEUED] == 1
     assert backlog.get(late[0].id) is None
-    assert backlog.put(late) == [True]
+    assert news(backlog.put(late)) == [True]
 
 
 def test_a_foreign_lock_that_ends_soon_is_waited_for(file: Path, open_one: Callable[[], SqliteBacklog]) -> None:
@@ -285,7 +287,7 @@ def test_a_foreign_lock_that_ends_soon_is_waited_for(file: Path, open_one: Calla
         assert locker.stdin is not None
         timer = threading.Timer(0.1, locker.stdin.close)
         timer.start()
-        assert backlog.put(jobs(1)) == [True]
+        assert news(backlog.put(jobs(1))) == [True]
         timer.join()
 
 

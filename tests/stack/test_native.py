@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -134,6 +136,37 @@ def test_the_stages_and_the_product_race(stack: Stack, tmp_path: Path) -> None:
     for rung in (queue, product):
         assert rung["flood"]["answered"] == rung["flood"]["finished"] == 60
     assert {file.name for file in tmp_path.iterdir()} == {"stages.json", "stages.png", "stages.html"}
+
+
+def test_a_race_that_is_stopped_while_its_stack_starts_leaves_nothing(folder: Path) -> None:
+    place = folder / "t"
+    place.mkdir()
+    race = subprocess.Popen(
+        [sys.executable, "-m", "loadtest", "stages", "--stages", "service", "--out", str(place / "out")],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(place)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    # The third comes while the first stops the stack.
+    for sign in ("run/supervisord.pid", "run/server*.sock", "run"):
+        wait_until(lambda sign=sign: list(place.glob(f"race-*/{sign}")), sign)
+        family = [psutil.Process(pid) for found in place.glob("race-*/run/supervisord.pid") if (pid := read_pid(found))]
+        family += [child for process in family for child in descendants(process.pid)]
+        os.killpg(race.pid, signal.SIGINT)
+    _, said = race.communicate(timeout=60)
+    assert race.returncode == 130
+    assert "Stopped." in said
+    assert all_gone(family)
+    assert list(place.glob("race-*")) == []
+
+
+def read_pid(file: Path) -> int:
+    with suppress(OSError, ValueError):
+        return int(file.read_text())
+    return 0
 
 
 def test_a_second_stack_on_the_same_port_or_folder_is_refused_with_a_sentence(stack: Stack) -> None:

@@ -371,7 +371,7 @@ def test_when_stopped_it_ends_cleanly_and_leaves_no_process(stack: Stack, how: s
             release.set()
             child.kill()
     assert child.returncode == Exit.STOPPED
-    assert error == "Stopped. What was accepted stays accepted: the stack finishes it without us.\n"
+    assert error == "Stopped. What a running stack has accepted stays accepted: it finishes it without us.\n"
     deadline = time.monotonic() + 5  # the fork server notices the closed pipe a moment later
     while members(child.pid) and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ RAISED = Raised("ValueError", "on purpose", "Traceback …", 0.5)
 
 
 def settled(outcome: Outcome, attempt: int = 1, attempts: int = 3, crashes: int = 0, dice: float = 1.0) -> Settlement:
-    claim = Claim(Job("one", "sleep", b"{}", 60.0, attempts), 9, attempt, crashes, NOW - 2)
+    claim = Claim(Job("one", "sleep", b"{}", 60.0, attempts), 9, attempt, crashes, 0, NOW - 2)
     return retry.settle(claim, outcome, "w1", backoff=2.0, now=NOW, dice=lambda: dice)
 
 
@@ -77,7 +78,7 @@ def test_no_wait_is_endless_or_negative(attempt: int, backoff: float, dice: floa
     ],
 )
 def test_history_says_what_happened(outcome: Outcome, word: str, reason: str | None, cpu_seconds: float | None) -> None:
-    assert json.loads(settled(outcome, attempt=2).entry) == {
+    assert json.loads(settled(replace(outcome, output="the last line\n"), attempt=2).entry) == {
         "attempt": 2,
         "worker": "w1",
         "started_at": "2023-11-14T22:13:18.250Z",
@@ -85,6 +86,7 @@ def test_history_says_what_happened(outcome: Outcome, word: str, reason: str | N
         "outcome": word,
         "reason": reason,
         "cpu_seconds": cpu_seconds,
+        "output": "the last line\n",
     }
 
 
