@@ -11,7 +11,7 @@ export
 LOCK = --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs backup restore loadtest stage stages settings test test-long check docs lock base-images clean
+.PHONY: help up deploy down status logs backup restore loadtest stage stages settings test test-long check docs lock base-images clean
 
 help:  ## Print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,15 @@ up-docker:
 
 up-native:
 	@$(PYTHON) native/stack.py up
+
+deploy:  ## Replace all servers one after the other, while the others serve; nginx reads its configuration anew
+	@$(MAKE) --no-print-directory deploy-$(STACK)
+
+deploy-docker:
+	@docker/deploy.sh
+
+deploy-native:
+	@$(PYTHON) native/stack.py deploy
 
 down:  ## Drain and stop the stack; queued jobs stay on disk
 	@$(MAKE) --no-print-directory down-$(STACK)

@@ -1,6 +1,7 @@
-"""The stack without Docker: supervisord, which runs nginx and the forked server. `make up STACK=native` calls this.
+"""The stack without Docker: supervisord, which runs nginx and two servers. `make up STACK=native` calls this.
 
     up      set up what is missing, start, wait until it is ready
+    deploy  new code, settings and nginx configuration, one server after the other, while the rest serves
     down    stop: drain, then end; nothing of the stack is left
     status  what runs
     logs    follow the logs
@@ -11,7 +12,10 @@ Only the standard library: this runs before anything is installed."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import http.client
+import json
 import os
 import shutil
 import signal
@@ -23,7 +27,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,6 +39,8 @@ DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy
 URL = f"http://127.0.0.1:{PORT}"
 
 SUPERVISORD_LOG = VAR / "log/supervisord.log"
+SETTINGS = VAR / "run/settings.json"  # the environment of every server that starts from now on
+SERVERS = 2  # so that one serves while the other is replaced
 
 READY_TIMEOUT = 60.0  # seconds
 PID_TIMEOUT = 5.0
@@ -57,10 +63,10 @@ def up() -> None:
     stop_leftovers()
     check_port()
     setup()
-    if subprocess.run([venv("python"), "-m", "service", "check"], env=environment()).returncode:
-        fail("not started, see above")
+    check_settings("not started")
     nginx = find_nginx() or install_nginx()
     lay_out(nginx)
+    SETTINGS.write_text(json.dumps(environment()))
     logged = size(SUPERVISORD_LOG)
     subprocess.run([venv("supervisord"), "-c", ROOT / "native/supervisord.conf"], env=environment(nginx), check=True)
     wait_until_ready(logged)
@@ -68,6 +74,77 @@ def up() -> None:
         '{"job": "NAME", "args": {}}' if os.environ.get("JOBS") else '{"job": "primes", "args": {"limit": 100000}}'
     )
     say(f"ready: {URL}   try:\n  curl -i {URL}/jobs -d '{example}'")
+
+
+def deploy() -> None:
+    """Nothing is stopped before the new settings and nginx's configuration are found good."""
+    before = running_settings()
+    with alone():
+        setup()
+        check_settings("not deployed")
+        reload_nginx(find_nginx() or fail("nginx is missing: its new configuration cannot be checked"))
+        SETTINGS.write_text(json.dumps(environment()))
+        # One that does not serve comes first: or the only one that does would be stopped.
+        for number in sorted(range(SERVERS), key=server_ready):
+            replace(number, before)
+    say(f"deployed: {SERVERS} new servers, ready at {URL}")
+
+
+def running_settings() -> str:
+    """What the servers were started with, as it is stored."""
+    if not pid():
+        fail("nothing runs that could be replaced: start it with `make up`")
+    if not SETTINGS.exists():
+        fail("what runs is of a release that could not be replaced under load: make down, then make up, this once")
+    running = json.loads(SETTINGS.read_text())
+    for name, now in (("PORT", PORT), ("STOP_SECONDS", environment()["STOP_SECONDS"])):
+        if running[name] != now:
+            setting = name.replace("STOP_SECONDS", "DRAIN")
+            fail(f"{setting} is not what the stack was started with, and needs a new start: make down, then make up")
+    return SETTINGS.read_text()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Two deployments at once would stop both servers."""
+    with (VAR / "run/deploy.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fail("another deployment is under way")
+        yield
+
+
+def reload_nginx(nginx: str) -> None:
+    lay_out(nginx)
+    if subprocess.run([ROOT / "nginx/reload.sh", f"{VAR}/nginx/", VAR / "nginx/nginx.conf", nginx]).returncode:
+        fail("not deployed, see above")
+    say("nginx has read its configuration anew")
+
+
+def replace(number: int, before: str) -> None:
+    say(f"server {number}: draining, then a new one")
+    if not restart(number):
+        SETTINGS.write_text(before)
+        say(f"server {number}: the new one does not get ready; going back to the settings of before")
+        state = "serves again" if restart(number) else "does not start either"
+        fail(
+            f"not deployed: a new server did not get ready, see {server_log(number)}; as it was set before, it {state}"
+        )
+    say(f"server {number}: the new one is ready")
+
+
+def restart(number: int) -> bool:
+    """Whether the new one got ready."""
+    supervisorctl("stop", f"server:server_{number}")  # returns when it has ended
+    if not supervisorctl("start", f"server:server_{number}"):
+        return False
+    deadline = time.monotonic() + READY_TIMEOUT
+    while not server_ready(number):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def down() -> None:
@@ -172,6 +249,11 @@ def no_service_start() -> Iterator[None]:
         policy.unlink()
 
 
+def check_settings(otherwise: str) -> None:
+    if subprocess.run([venv("python"), "-m", "service", "check"], env=environment()).returncode:
+        fail(f"{otherwise}, see above")
+
+
 def check_port() -> None:
     if not (PORT.isascii() and PORT.isdigit()) or not 0 < int(PORT) < 65536:
         fail(f"PORT is {PORT!r}: use a number from 1 to 65535")
@@ -193,7 +275,7 @@ def lay_out(nginx: str) -> None:
     link_includes()
     template = string.Template((ROOT / "nginx/native.conf").read_text())
     values = {
-        "socket": VAR / "run/server.sock",
+        "servers": " ".join(f'server "unix:{server_socket(n)}" max_fails=0;' for n in range(SERVERS)),
         "port": PORT,
         # The sockets are open to one user only, and root's workers would be another.
         "user": "user root;" if os.geteuid() == 0 else "",
@@ -220,22 +302,31 @@ def environment(nginx: str = "") -> dict[str, str]:
     jobs = os.environ.get("JOBS_DIR")
     return os.environ | {
         "VAR": str(VAR),
-        "VAR_DIR": str(VAR),  # for run_nginx, which is this script again
+        "VAR_DIR": str(VAR),  # for what supervisord runs, which is this script again
+        "PORT": PORT,
         "ROOT": str(ROOT),
         "NGINX_PROGRAM": nginx,
         "PATH": f"{VENV}/bin:{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join([str(ROOT), *([str(Path(jobs).resolve())] if jobs else [])]),
-        "LISTEN": f"unix:{VAR}/run/server.sock",
+        "LISTEN": f"unix:{server_socket(0)}",
         "BACKLOG": f"sqlite:{VAR}/data/backlog.db",
         "STOP_SECONDS": str(drain + STOP_MARGIN),
-        "SERVER_LOG": f"{VAR}/log/server.log",
         "SERVER_LOG_MAX": LOG_MAX,
+        "SERVERS": str(SERVERS),
     }
 
 
-def supervisorctl(*arguments: str) -> None:
+def server_socket(number: int) -> Path:
+    return VAR / f"run/server_{number}.sock"
+
+
+def server_log(number: int) -> Path:
+    return VAR / f"log/server_{number}.log"
+
+
+def supervisorctl(*arguments: str) -> bool:
     command = [venv("supervisorctl"), "-c", ROOT / "native/supervisord.conf", *arguments]
-    subprocess.run(command, env=environment(), check=False)
+    return subprocess.run(command, env=environment(), check=False).returncode == 0
 
 
 def pid() -> int | None:
@@ -276,13 +367,21 @@ def run_nginx() -> NoReturn:
     for worker in nginx_processes():
         with suppress(ProcessLookupError):
             os.kill(worker, signal.SIGQUIT)  # lets go of the port at once, and finishes what is under way
-    (VAR / "nginx/original.sock").unlink(missing_ok=True)
+    for left in ("original.sock", "closing"):
+        (VAR / "nginx" / left).unlink(missing_ok=True)
     nginx = os.environ["NGINX_PROGRAM"]
     os.execv(nginx, [nginx, "-p", f"{VAR}/nginx/", "-c", f"{VAR}/nginx/nginx.conf"])
 
 
+def run_server(number: str) -> NoReturn:
+    """What supervisord starts. Its own environment is that of `make up`; a deployment may have brought another."""
+    settings = json.loads(SETTINGS.read_text()) | {"LISTEN": f"unix:{server_socket(int(number))}"}
+    os.execvpe("python", ["python", "-m", "service", "serve"], settings)
+
+
 def stop_leftovers() -> bool:
     """Whether there were any. They drain as at any stop."""
+    SETTINGS.unlink(missing_ok=True)  # nobody reads it any more, and it may hold a secret
     if not leftovers():
         return False
     say("stopping what was left behind")
@@ -318,9 +417,31 @@ def answer(path: str) -> tuple[int, str]:
         return 0, str(error)
 
 
+class SocketConnection(http.client.HTTPConnection):
+    """HTTP by a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=3)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def server_ready(number: int) -> bool:
+    """Asked past nginx, which would ask another."""
+    connection = SocketConnection(server_socket(number))
+    with suppress(OSError, http.client.HTTPException), closing(connection):
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    return False
+
+
 def wait_until_ready(logged: int) -> None:
     started = time.monotonic()
-    while answer("/readyz")[0] != 200:
+    while not all(map(server_ready, range(SERVERS))) or answer("/readyz")[0] != 200:
         waited = time.monotonic() - started
         # supervisord writes its pid file a moment after it has let go of us
         if server_failed(logged) or waited > READY_TIMEOUT or (waited > PID_TIMEOUT and pid() is None):
@@ -341,8 +462,7 @@ def size(file: Path) -> int:
 
 
 def give_up() -> NoReturn:
-    for name in ("server", "nginx"):
-        log = VAR / f"log/{name}.log"
+    for log in (*map(server_log, range(SERVERS)), VAR / "log/nginx.log"):
         if log.exists():
             lines = log.read_text(errors="replace").splitlines()[-15:]
             say("\n".join([f"--- the last lines of {log}", *lines]))
@@ -352,6 +472,7 @@ def give_up() -> NoReturn:
 
 COMMANDS = {
     "up": up,
+    "deploy": deploy,
     "down": down,
     "status": status,
     "logs": logs,
@@ -359,6 +480,7 @@ COMMANDS = {
     "backup": backup,
     "restore": restore,
     "nginx": run_nginx,
+    "server": run_server,
 }
 
 if __name__ == "__main__":

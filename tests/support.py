@@ -20,6 +20,14 @@ from loadtest.contestant import free_port as free_port
 ROOT = Path(__file__).parent.parent
 LIVE = ("queued", "running")
 
+# A jobs module that `service check` finds good, and that no server can boot with.
+GOOD_ONLY_IN_THE_CHECK = """
+import sys
+import service.jobs
+if sys.argv[1:] == ["serve"]:
+    raise RuntimeError("bad when it serves")
+"""
+
 T = TypeVar("T")
 
 

@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
-from tests.support import ROOT, Client, free_port, wait_until
+from tests.support import GOOD_ONLY_IN_THE_CHECK, ROOT, Client, free_port, wait_until
 
 
 def engine() -> str | None:
@@ -36,13 +37,13 @@ class Compose(Client):
     def __init__(self) -> None:
         port = free_port()
         super().__init__(f"http://127.0.0.1:{port}")
-        self._environment = os.environ | {"PORT": str(port), "COMPOSE_PROJECT_NAME": f"stormdrain-test-{port}"}
+        self.environment = os.environ | {"PORT": str(port), "COMPOSE_PROJECT_NAME": f"stormdrain-test-{port}"}
 
     def __call__(self, *arguments: str, check: bool = True, **settings: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             ["docker", "compose", *arguments],
             cwd=ROOT,
-            env=self._environment | settings,
+            env=self.environment | settings,
             capture_output=True,
             text=True,
             timeout=280,
@@ -54,7 +55,7 @@ class Compose(Client):
         return subprocess.Popen(
             ["docker", "compose", "--profile", "load", "run", "--rm", "loadtest"],
             cwd=ROOT,
-            env=self._environment | settings,
+            env=self.environment | settings,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -132,6 +133,62 @@ def test_a_server_restarted_under_load_fails_no_request(stack: Compose) -> None:
     output = finished(load)
     assert "100.0% request success!" in output, output
     assert "+ lost 0" in output
+
+
+def deploy(stack: Compose, *settings: str) -> subprocess.CompletedProcess[str]:
+    outside = {name: value for name, value in stack.environment.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(
+        ["make", "deploy", "STACK=docker", *settings],
+        cwd=ROOT,
+        env=outside,
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+
+
+@pytest.mark.timeout(600)
+def test_a_deployment_under_load_replaces_every_server_and_fails_no_request(stack: Compose) -> None:
+    before, old = stack.accepted(), stack.containers("server")
+    load = stack.load(N="10000", CLIENTS="10", JOB="noop")
+    wait_until(lambda: stack.accepted() > before + 50, "the load runs", 60)
+    deployed = deploy(stack)
+    assert load.poll() is None, "the load was too short to show anything"
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    new = stack.containers("server")
+    assert (len(new), set(new) & set(old)) == (len(old), set())
+    assert len(stack("ps", "--all", "--quiet", "server").stdout.split()) == len(old)
+    output = finished(load)
+    assert "100.0% request success!" in output, output
+    assert "accepted 10000 = succeeded 10000 " in output
+
+
+def test_nginx_reloads_under_load_and_breaks_no_connection(stack: Compose) -> None:
+    before = stack.accepted()
+    load = stack.load(N="4000", CLIENTS="20", JOB="noop")
+    wait_until(lambda: stack.accepted() > before + 50, "the load runs", 60)
+    for _ in range(3):
+        stack("exec", "--no-TTY", "nginx", "/etc/nginx/reload.sh", "/tmp/", "/etc/nginx/nginx.conf")
+    assert load.poll() is None, "the load was too short to show anything"
+    assert "100.0% request success!" in (output := finished(load)), output
+
+
+@pytest.mark.timeout(400)
+def test_a_new_release_that_does_not_serve_is_refused_and_the_old_goes_on(stack: Compose, tmp_path: Path) -> None:
+    old, image = stack.containers("server"), inspect(stack.containers("server")[0])["Image"]
+    tmp_path.chmod(0o755)
+    (tmp_path / "only_checks.py").write_text(GOOD_ONLY_IN_THE_CHECK)
+    for sentence, *settings in (
+        ("JOBS is 'no.such.module', which cannot be imported", "JOBS=no.such.module"),
+        ("a new server cannot boot", "JOBS=only_checks", f"JOBS_DIR={tmp_path}"),
+    ):
+        refused = deploy(stack, *settings)
+        assert refused.returncode != 0
+        assert sentence in refused.stdout + refused.stderr
+        assert "the old servers go on" in refused.stderr
+        assert stack("ps", "--all", "--quiet", "server").stdout.split() == old
+        assert inspect("stormdrain-service")["Id"] == image
+    assert stack.wait_for(stack.submit("primes", limit=1000), "succeeded")["result"] == 168
 
 
 def test_what_a_killed_server_container_held_runs_again_within_two_seconds(stack: Compose) -> None:

@@ -19,7 +19,15 @@ import psutil
 import pytest
 import requests
 
-from tests.support import ROOT, Client, all_gone, descendants, free_port, wait_until
+from tests.support import (
+    GOOD_ONLY_IN_THE_CHECK,
+    ROOT,
+    Client,
+    all_gone,
+    descendants,
+    free_port,
+    wait_until,
+)
 
 pytestmark = pytest.mark.stack
 
@@ -31,7 +39,7 @@ class Stack(Client):
         self.folder, self.port = folder, free_port()
         super().__init__(f"http://127.0.0.1:{self.port}")
 
-    def make(self, *target: str) -> subprocess.CompletedProcess[str]:
+    def make(self, *target: str, timeout: float = 100) -> subprocess.CompletedProcess[str]:
         outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
         return subprocess.run(
             ["make", *target],
@@ -39,8 +47,35 @@ class Stack(Client):
             env=outside | {"STACK": "native", "PORT": str(self.port), "VAR_DIR": str(self.folder)},
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=timeout,
         )
+
+    def servers(self) -> list[psutil.Process]:
+        """The masters."""
+        return [p for p in self.processes()[0].children() if "serve" in p.cmdline()]
+
+    @contextmanager
+    def load(self) -> Iterator[None]:
+        """One load after the other for as long as the block takes; every request of all of them is accepted."""
+        done = threading.Event()
+        outcomes: list[subprocess.CompletedProcess[str]] = []
+
+        def loads() -> None:
+            while not done.is_set():
+                outcomes.append(self.make("loadtest", "N=1500", "CLIENTS=10", "JOB=noop", timeout=200))
+
+        before = self.stats()["states"]["succeeded"]
+        thread = threading.Thread(target=loads)
+        thread.start()
+        try:
+            wait_until(lambda: self.stats()["states"]["succeeded"] > before + 20, "the load runs", 60)
+            yield
+        finally:
+            done.set()
+            thread.join()
+        for outcome in outcomes:
+            assert "100.0% request success!" in outcome.stdout, outcome.stdout
+            assert "accepted 1500 = succeeded 1500 " in outcome.stdout, outcome.stdout
 
     def processes(self) -> list[psutil.Process]:
         master = psutil.Process(int((self.folder / "run/supervisord.pid").read_text()))
@@ -146,7 +181,7 @@ def test_a_second_stack_on_the_same_port_or_folder_is_refused_with_a_sentence(st
 
 def test_status_says_what_runs(stack: Stack) -> None:
     status = wait_until(
-        lambda: status if (status := stack.make("status")).stdout.count("RUNNING") == 2 else None, "both run"
+        lambda: status if (status := stack.make("status")).stdout.count("RUNNING") == 3 else None, "all run"
     )
     assert status.returncode == 0
     assert '{"status":"ready"}' in status.stdout
@@ -154,9 +189,11 @@ def test_status_says_what_runs(stack: Stack) -> None:
 
 def test_the_request_id_is_in_both_logs(stack: Stack) -> None:
     requests.post(f"{stack.url}/jobs", json={"job": "noop"}, headers={"X-Request-ID": "follow-me-1"}, timeout=5)
-    for name in ("nginx", "server"):
-        log = stack.folder / f"log/{name}.log"
-        wait_until(lambda log=log: "follow-me-1" in log.read_text(), f"the id is in {log}", 5)
+    for name in ("nginx", "server_*"):
+        logs = list((stack.folder / "log").glob(f"{name}.log"))
+        wait_until(
+            lambda logs=logs: any("follow-me-1" in log.read_text() for log in logs), f"the id is in one of {logs}", 5
+        )
 
 
 def test_nginx_answers_in_the_services_own_way(stack: Stack) -> None:
@@ -199,10 +236,57 @@ def test_a_server_restarted_under_load_loses_nothing(stack: Stack) -> None:
     before = stack.stats()["states"]["succeeded"]
     load.start()
     wait_until(lambda: stack.stats()["states"]["succeeded"] > before + 20, "the load runs")
-    (server,) = [p for p in psutil.Process(stack.processes()[0].pid).children() if "serve" in p.cmdline()]
-    server.terminate()
+    for server in stack.servers():
+        server.terminate()
     load.join()
     assert "+ lost 0" in outcome[0].stdout, outcome[0].stdout
+    wait_until(lambda: stack.make("status").stdout.count("RUNNING") == 3, "all run", 30)
+
+
+@pytest.mark.timeout(400)
+def test_a_deployment_under_load_replaces_every_server_and_fails_no_request(stack: Stack) -> None:
+    old = [process for server in stack.servers() for process in (server, *descendants(server.pid))]
+    with stack.load():
+        deployed = stack.make("deploy", timeout=200)
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    assert "deployed: 2 new servers" in deployed.stdout
+    assert all_gone(old)
+    assert len(stack.servers()) == 2
+    assert not (stack.folder / "nginx/closing").exists()
+
+
+@pytest.mark.timeout(400)
+def test_nginx_reloads_under_load_and_breaks_no_connection(stack: Stack) -> None:
+    conf = stack.folder / "nginx/nginx.conf"
+    master = psutil.Process(int((stack.folder / "nginx/nginx.pid").read_text()))
+    nginx = find_nginx()
+    with stack.load():
+        for _ in range(3):
+            old = master.children()
+            subprocess.run([ROOT / "nginx/reload.sh", stack.folder / "nginx/", conf, nginx], check=True, timeout=60)
+            assert set(master.children()) - set(old)
+
+
+@pytest.mark.timeout(200)
+def test_a_new_release_that_does_not_serve_is_refused_and_the_old_goes_on(stack: Stack, tmp_path: Path) -> None:
+    old = stack.servers()
+    for setting, sentence in (
+        ("JOBS=no.such.module", "JOBS is 'no.such.module', which cannot be imported"),
+        ("DRAIN=7", "DRAIN is not what the stack was started with"),
+    ):
+        refused = stack.make("deploy", setting)
+        assert refused.returncode != 0
+        assert sentence in refused.stderr
+    assert stack.servers() == old
+
+    (tmp_path / "only_checks.py").write_text(GOOD_ONLY_IN_THE_CHECK)
+    refused = stack.make("deploy", "JOBS=only_checks", f"JOBS_DIR={tmp_path}", timeout=150)
+    assert refused.returncode != 0
+    assert "a new server did not get ready" in refused.stderr
+    assert "as it was set before, it serves again" in refused.stderr
+    assert len(set(stack.servers()) & set(old)) == 1
+    assert len(stack.servers()) == 2
+    assert stack.wait_for(stack.submit("primes", limit=1000), "succeeded")["result"] == 168
 
 
 class Stub:
@@ -248,7 +332,7 @@ def test_a_killed_nginx_is_replaced_and_nothing_of_it_is_left(stack: Stack) -> N
     master.kill()
     wait_until(lambda: pid_file.exists() and pid_file.read_text().strip() not in ("", str(master.pid)), "a new master")
     wait_until(lambda: all_gone(family), "the old workers have ended")
-    wait_until(lambda: stack.make("status").stdout.count("RUNNING") == 2, "both run", 30)
+    wait_until(lambda: stack.make("status").stdout.count("RUNNING") == 3, "all run", 30)
     assert requests.get(f"{stack.url}/healthz", timeout=5).status_code == 200
 
 
@@ -270,6 +354,12 @@ def test_a_wrong_setting_is_told_once_before_anything_starts(folder: Path, setti
     assert not (it.folder / "run/supervisord.pid").exists()
 
 
+def find_nginx() -> str:
+    nginx = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:" + os.environ["PATH"])
+    assert nginx
+    return nginx
+
+
 @contextmanager
 def nginx_before(stack: Stack, *upstreams: Path) -> Iterator[int]:
     """Another nginx with the stack's configuration, before these upstreams; gives its port."""
@@ -278,10 +368,11 @@ def nginx_before(stack: Stack, *upstreams: Path) -> Iterator[int]:
         (prefix / include.name).write_text(include.read_text())
     servers = "".join(f"server unix:{path} max_fails=0;" for path in upstreams)
     conf = (prefix / "nginx.conf").read_text().replace(str(stack.port), str(port))
-    conf = conf.replace(f'server "unix:{stack.folder}/run/server.sock" max_fails=0;', servers)
+    for number in range(2):
+        conf = conf.replace(f'server "unix:{stack.folder}/run/server_{number}.sock" max_fails=0;', servers)
+        servers = ""
     (prefix / "nginx.conf").write_text(conf)
-    nginx = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:" + os.environ["PATH"])
-    assert nginx
+    nginx = find_nginx()
     with (prefix / "log").open("w") as log:
         process = subprocess.Popen(
             [nginx, "-p", f"{prefix}/", "-c", f"{prefix}/nginx.conf"], cwd=prefix, stdout=log, stderr=log
@@ -326,7 +417,7 @@ def test_what_enqueues_is_never_sent_to_a_second_producer(stack: Stack, prefix: 
 def test_what_could_not_be_sent_goes_to_a_producer_that_is_there(
     stack: Stack, prefix: Path, request_line: bytes
 ) -> None:
-    with nginx_before(stack, prefix / "0.sock", prefix / "1.sock", stack.folder / "run/server.sock") as port:
+    with nginx_before(stack, prefix / "0.sock", prefix / "1.sock", stack.folder / "run/server_0.sock") as port:
         for _ in range(6):
             assert send(port, request_line).split(b" ")[1] in (b"200", b"202", b"422")
 

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Replaces all servers of the Compose stack while it serves. `make deploy STACK=docker` calls this.
+#
+#   1. Build, and let the new image read the settings.
+#   2. Let nginx read its configuration anew (nginx/reload.sh).
+#   3. Start as many new servers beside the old ones.
+#   4. Wait until all new ones are healthy; else drain and remove those, and keep the old.
+#   5. Stop the old ones, one by one: each drains. Remove them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+READY_SECONDS=90   # a healthy one takes 4 s; one that cannot boot is noticed at once
+
+say() { printf 'deploy: %s\n' "$*"; }
+die() { printf 'deploy: %s\n' "$*" >&2; exit 1; }
+
+servers() { docker compose ps --all --quiet server | sort; }
+
+new_ones() { comm -13 <(printf '%s\n' "${old[@]}") <(servers); }
+
+about() { docker inspect --format "$1" "${@:2}"; }
+
+stop() {
+    docker stop "$1" >/dev/null
+    docker rm "$1" >/dev/null
+}
+
+# Also at Ctrl-C. The name of the image goes back to what runs, or the next `up` would bring the new one after all.
+keep_the_old() {
+    local id
+    trap '' INT TERM
+    for id in $(new_ones); do
+        docker logs --tail 20 "$id" >&2 || true
+        stop "$id" || true
+    done
+    docker tag "$image" "$name"
+    say 'not deployed; the old servers go on.' >&2
+}
+
+# Docker starts a container anew that ended by itself.
+cannot_boot() { about '{{.State.Status}} {{.RestartCount}}' "$@" | grep -qv '^running 0$'; }
+
+all_healthy() { ! about '{{.State.Health.Status}}' "$@" | grep -qvx healthy; }
+
+wait_until_healthy() {
+    local start=$SECONDS
+    until all_healthy "$@"; do
+        ! cannot_boot "$@" || die 'a new server cannot boot, see below.'
+        [ $((SECONDS - start)) -lt "$READY_SECONDS" ] || die "a new server is not healthy after $READY_SECONDS s, see below."
+        sleep 0.3
+    done
+}
+
+
+# ---- the steps ----
+
+# The lock ends with this script. Two deployments at once would take each other's new servers for old ones.
+exec 9<compose.yaml
+flock --nonblock 9 || die 'another deployment is under way.'
+
+mapfile -t old < <(servers)
+[ ${#old[@]} -gt 0 ] || die 'nothing runs that could be replaced: start it with make up.'
+image=$(about '{{.Image}}' "${old[0]}")
+name=$(about '{{.Config.Image}}' "${old[0]}")
+trap keep_the_old EXIT
+
+docker compose build server
+docker compose run --rm --no-deps --no-TTY server python -m service check
+docker compose exec --no-TTY nginx /etc/nginx/reload.sh /tmp/ /etc/nginx/nginx.conf
+say 'nginx has read its configuration anew'
+
+say "starting ${#old[@]} new servers beside the old"
+docker compose up --detach --no-deps --no-recreate --scale server=$((2 * ${#old[@]})) server
+mapfile -t new < <(new_ones)
+wait_until_healthy "${new[@]}"
+trap - EXIT
+
+say 'the new ones are healthy'
+for id in "${old[@]}"; do
+    say "draining $(about '{{.Name}}' "$id")"
+    stop "$id"
+done
+say "deployed: ${#new[@]} new servers"
