@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from random import Random
 from typing import NamedTuple, Protocol
 
+from .exits import Unusable
 from .ledger import Ledger
 from .victim import Victim, born
 
@@ -125,8 +126,9 @@ class Killer:
 
     def _kill_container(self, victim: Victim, choice: Choice) -> None:
         at = time.time()
-        self._target.kill_container(victim.container)
-        self._note(at, victim, "KILL")
+        with suppress(Unusable):
+            self._target.kill_container(victim.container)
+            self._note(at, victim, "KILL")
         self._later.append(
             (time.monotonic() + choice.length, lambda: self._target.start_container(victim.container)),
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 from .contestant import ROOT, Stack, free_port, own_stack
 from .exits import Unusable
-from .victim import Victim, born, tree
+from .victim import Victim, tree
 
 # Small, so that a minute holds many of each: a lost lease, a drain that is too short, a full executor.
 SETTINGS = {"LEASE": "3", "DRAIN": "3", "PRODUCERS": "3", "SLOTS": "4"}
@@ -94,7 +94,6 @@ class Compose:
         unset = {"JOBS": "", "JOBS_DIR": ""}  # the user's own jobs would take the place of those we ask for
         ours = {"PORT": str(self.port), "COMPOSE_PROJECT_NAME": self.project}
         self.environment = os.environ | SETTINGS | unset | ours
-        self.pids: set[tuple[int, int]] = set()
 
     def compose(self, *arguments: str) -> str:
         return said(["docker", "compose", *arguments], self.environment)
@@ -115,13 +114,13 @@ class Compose:
                     v._replace(workers=whole.workers) if v.role in ("init", "supervisord") else v for v in processes
                 ]
                 found += [whole, *heads]
-        self.pids |= {(victim.pid, victim.born) for victim in found}
         return found
 
     def strays(self) -> set[int]:
         return {victim.pid for victim in self.victims() if victim.role == "orphan"}
 
     def kill_container(self, container: str) -> None:
+        """Raises Unusable when it does not run: it has just ended by itself, after another hit."""
         said(["docker", "kill", "--signal", "KILL", container])
 
     def start_container(self, container: str) -> None:
@@ -132,7 +131,8 @@ class Compose:
         self.compose("stop")
 
     def left(self) -> set[int]:
-        return {pid for pid, since in self.pids if born(pid) == since}
+        """None but those that were seen while it ran, and those are looked for by whoever saw them."""
+        return set()
 
     def database(self, out: Path) -> Path:
         (server, *_) = self.compose("ps", "--all", "--quiet", "server").split()
