@@ -46,6 +46,16 @@ def test_a_signal_to_the_whole_group_does_not_break_a_job(tmp_path: Path) -> Non
         assert [entry["outcome"] for entry in it.job(running)["history"]] == ["succeeded"]
 
 
+def test_a_drain_may_take_longer_than_the_lease(tmp_path: Path) -> None:
+    with server(tmp_path, DRAIN="20", LEASE="1", SLOTS="2") as it:
+        jobs = [it.submit("sleep", seconds=4.0) for _ in range(4)]
+        for job in jobs:
+            it.wait_for(job, "running")
+        os.kill(it.producers()[0], signal.SIGTERM)
+        histories = [it.wait_for(job, "succeeded")["history"] for job in jobs]
+    assert [[entry["outcome"] for entry in history] for history in histories] == [["succeeded"]] * 4
+
+
 def test_what_does_not_fit_in_the_drain_time_goes_back_and_loses_no_attempt(tmp_path: Path) -> None:
     with server(tmp_path, DRAIN="0.2") as it:
         long = it.submit("sleep", seconds=60.0)
