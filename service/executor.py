@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 START_AGAIN = 1.0  # seconds; a job that goes straight back would be claimed again at once, in a tight loop
 DEATH_TIMEOUT = 1.0  # seconds a killed process may take to be gone, as promised
+UNKNOWN = 255  # what multiprocessing says when the fork server, which reads the code, is gone
 
 # What every slot needs, imported once in the fork server: a slot then starts in a fifth of the time.
 PRELOAD = [
@@ -104,6 +105,8 @@ def death(exitcode: int | None) -> str:
     """Why a process died, in words. `exitcode` as multiprocessing has it: negative for a signal."""
     if exitcode is None:
         return "the slot's process died, or closed its end of the pool; nobody knows how"
+    if exitcode == UNKNOWN:
+        return f"the slot's process exited with code {exitcode}, or its fork server was killed"
     if exitcode >= 0:
         return f"the slot's process exited with code {exitcode}"
     name = signal.Signals(-exitcode).name if -exitcode in signal.valid_signals() else f"signal {-exitcode}"
