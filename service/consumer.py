@@ -82,6 +82,7 @@ class Consumer:
             except StoreError as error:
                 log.warning("the backlog does not answer: %s", error)
                 await asyncio.sleep(RETRY_STORE)
+                continue  # without the pause: a third of the lease may be more than is left of it
             await asyncio.sleep(pause)
 
     async def _claim(self) -> None:
