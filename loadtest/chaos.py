@@ -31,6 +31,8 @@ PATIENCE = 60.0  # seconds without any job ending after which following gives up
 QUIET = 30.0  # seconds for what else there is (jobs whose answer was lost), and for readiness
 ORPHAN = 8.0  # seconds a process may be without its parent: a producer drains when its master is killed
 LOOK = 0.2
+ROUNDS = 3  # of asking for documents
+ENDS = ("succeeded", "failed")
 MOST_MINUTES, MOST_RATE, MOST_SEED = 60.0, 1000, 2**32
 
 
@@ -117,16 +119,24 @@ class Audit:
         ids = [event["id"] for event in ledger.read(self.path) if event["event"] == "accepted"]
         follow = follow_all(pool, self.settings, ids)
         self.lost = [f"{id} ({why})" for id, why in follow.lost]
-        with Progress("documents", len(ids)) as bar:
-            for id, document in arriving(pool, ledger.fetch, ids, self.settings):
-                self.documents[id] = document
-                bar.advance()
-        named = {id for id, _ in follow.lost}
-        for id in ids:
-            state = self.documents.get(id, {}).get("state", "no document")
-            if state not in ("succeeded", "failed") and id not in named:
-                self.lost.append(f"{id} (without an end: {state})")
+        self.fetch(pool, ids)
+        open_ends = {id: self.documents.get(id, {}).get("state", "no document") for id in ids}
+        self.lost += [
+            f"{id} (without an end: {state})"
+            for id, state in open_ends.items()
+            if state not in ENDS and id not in {lost.id for lost in follow.lost}
+        ]
         wait_until_quiet(self.target.url)
+
+    def fetch(self, pool: Pool, ids: list[str]) -> None:
+        """Their documents; those that could not be had are asked for again."""
+        with Progress("documents", len(ids)) as bar:
+            for _ in range(ROUNDS):
+                missing = [id for id in ids if id not in self.documents]
+                for id, document in arriving(pool, ledger.fetch, missing, self.settings):
+                    if document:
+                        self.documents[id] = document
+                        bar.advance()
 
     def stop(self) -> None:
         self.orphans = [f"{pid} while the stack ran" for pid in sorted(strays(self.target))]
@@ -139,7 +149,7 @@ class Audit:
     def findings(self, engine: str, seconds: float) -> Findings:
         events = ledger.read(self.path)
         kills = judge.kills_of(events)
-        histories = {id: judge.lines_of(document) for id, document in self.documents.items() if document}
+        histories = {id: judge.lines_of(document) for id, document in self.documents.items()}
         lines = [line for history in histories.values() for line in history]
         explained = judge.explain(lines, kills, judge.Limits(LEASE, DRAIN))
         by = {word: [e for e in events if e["event"] == word] for word in ("sent", "accepted", "refused", "unknown")}
@@ -153,7 +163,7 @@ class Audit:
             sent=len(sent),
             answers=answers,
             reasons=Counter(f"{e['event']}: {e['reason']}" for e in by["refused"] + by["unknown"]),
-            states=Counter(d["state"] for d in self.documents.values() if d.get("state") in ("succeeded", "failed")),
+            states=Counter(d["state"] for d in self.documents.values() if d["state"] in ENDS),
             lost=self.lost,
             wrong=list(self.wrong(by["accepted"], sent)),
             false_refusals=[e["number"] for e in by["refused"] if self.store.numbers[e["number"]]],
@@ -168,7 +178,7 @@ class Audit:
     def wrong(self, accepted: list[dict[str, Any]], sent: dict[int, dict[str, Any]]) -> Iterator[str]:
         for event in accepted:
             document, asked = self.documents.get(event["id"]), sent[event["number"]]
-            if document and document["state"] in ("succeeded", "failed"):
+            if document and document["state"] in ENDS:
                 why = judge.wrong(document, asked["job"], asked["args"])
                 if why:
                     yield f"{event['id']}: {why}"
