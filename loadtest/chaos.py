@@ -69,19 +69,18 @@ OPTIONS: tuple[Option, ...] = (
 
 def main(values: dict[str, Any]) -> Exit:
     seconds, out = 60 * values["minutes"], Path(values["out"]).resolve()
-    print(
-        f"seed {values['seed']}, {values['stack']}, {seconds:g} s", flush=True
-    )  # first: also of a run that is cut short
+    # First, so that a run that is cut short can be repeated.
+    print(f"seed {values['seed']}, {values['stack']}, {seconds:g} s", flush=True)
     (out / "ledger.jsonl").unlink(missing_ok=True)
     requests_in_all = max(1, round(seconds * values["rate"]))
     with TARGETS[values["stack"]]() as target:
         told = Settings(target.url, requests_in_all, values["clients"], "noop", {}, TIMEOUT, PATIENCE, JOBS, "")
         audit = Audit(target, told, values["seed"], out)
         with client_pool(told) as pool:
-            audit.storm(pool, seconds, values["rate"])
+            audit.storm(pool, values["rate"])
             audit.settle(pool)
         audit.stop()
-        findings = audit.findings(values["stack"], seconds)
+        findings = audit.findings(values["stack"])
         if findings.broken():
             target.logs(out)
     print(told_in_words(findings), flush=True)
@@ -101,16 +100,18 @@ class Audit:
         self.orphans: list[str] = []
         self.store = Store("not looked at")
 
-    def storm(self, pool: Pool, seconds: float, rate: int) -> None:
+    def storm(self, pool: Pool, rate: int) -> None:
         """Load, and kills. The load goes on for as long as they do; then everything that was stopped goes on."""
         writer = Ledger(str(self.path))
         self.killer = Killer(self.target, writer, self.seed, LEASE)
+        began = time.monotonic()
         send = partial(ledger.submit, str(self.path), self.seed)
         with killing(self.killer) as run, Progress("requests", self.settings.n) as bar:
             for _ in arriving(pool, send, paced(self.settings.n, rate), self.settings):
                 bar.advance()
                 if run.done():
                     break  # it failed, and says why when the block ends
+        self.seconds = time.monotonic() - began
         writer.close()
 
     def settle(self, pool: Pool) -> None:
@@ -146,7 +147,7 @@ class Audit:
         self.orphans += [f"{pid or 'ended by down'} after the stop" for pid in sorted(alive)]
         self.store = examine(self.target.database(self.out))
 
-    def findings(self, engine: str, seconds: float) -> Findings:
+    def findings(self, engine: str) -> Findings:
         events = ledger.read(self.path)
         kills = judge.kills_of(events)
         histories = {id: judge.lines_of(document) for id, document in self.documents.items()}
@@ -159,7 +160,7 @@ class Audit:
         return Findings(
             seed=self.seed,
             engine=engine,
-            seconds=seconds,
+            seconds=round(self.seconds, 1),
             sent=len(sent),
             answers=answers,
             reasons=Counter(f"{e['event']}: {e['reason']}" for e in by["refused"] + by["unknown"]),
