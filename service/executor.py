@@ -152,6 +152,15 @@ Slot = ProcessSlot | ThreadSlot
 SLOT: dict[str, type[ProcessSlot] | type[ThreadSlot]] = {"process": ProcessSlot, "thread": ThreadSlot}
 
 
+def start_fork_server() -> None:
+    """Where none runs. Afterwards this thread has the stop signals blocked."""
+    # Blocked in the fork server from its birth: a Ctrl-C while it boots would end it, and every job with it.
+    # The resource tracker comes first, since its start unblocks them.
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    forkserver.ensure_running()
+
+
 class Executor:
     """Up to `slots` jobs at once. Slots start on demand, and end when they had nothing to do for `idle` seconds."""
 
@@ -169,11 +178,7 @@ class Executor:
         the fork server with the thread that started it."""
         assert threading.current_thread() is threading.main_thread()
         multiprocessing.set_forkserver_preload([*PRELOAD, self._jobs])
-        # Blocked in the fork server from its birth: a Ctrl-C while it boots would end it, and every job with it.
-        # The resource tracker comes first, since its start unblocks them.
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
-        forkserver.ensure_running()
+        start_fork_server()
 
     async def run(self, claim: Claim, function: Function) -> Outcome:
         """Run one claimed job to its end."""
@@ -205,6 +210,7 @@ class Executor:
 
     def _start(self, slot: Slot) -> None:
         if not self._closed_because:
+            start_fork_server()  # it may have been killed, and multiprocessing would start it without our care
             slot.start()
 
     def _give_back(self, kind: str, slot: Slot) -> None:
