@@ -11,7 +11,7 @@ export
 LOCK = --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help up deploy down status logs backup restore loadtest stage stages settings test test-long check docs lock base-images clean
+.PHONY: help up deploy down status logs backup restore loadtest stage stages chaos settings test test-long check docs lock base-images clean
 
 help:  ## Print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -119,6 +119,18 @@ stages-docker:
 stages-native:
 	@$(PYTHON) native/stack.py setup pictures
 	@.venv/bin/python -m loadtest stages
+
+chaos:  ## Kill, stop, terminate everything at random under load, account for every job (MINUTES=2 SEED=7 JSON=file)
+	@$(MAKE) --no-print-directory chaos-$(STACK)
+
+chaos-docker:
+	@docker compose build
+	@$(PYTHON) native/stack.py setup
+	@.venv/bin/python -m loadtest chaos
+
+chaos-native:
+	@$(PYTHON) native/stack.py setup
+	@.venv/bin/python -m loadtest chaos
 
 settings:  ## Print every setting of the server: variable, default, unit, meaning
 	@$(PYTHON) native/stack.py setup

@@ -15,6 +15,13 @@ The map, in reading order:
     contestant who takes part: how each is started, killed, counted
     race       the figures of a race, and its table
     picture    the same as a PNG and a page
+    chaos      the audit on one page: a load, kills at random, an account of every accepted job
+    target     the stack that is hit: native or Compose, and what is left when it has stopped
+    victim     its processes: what each is, and which producers go down with it
+    killer     whom to hit next, with what: by a seed
+    ledger     what was sent, what was answered, who was hit: on disk before it counts
+    judge      which hit explains a line in a job's history, and what no hit explains
+    findings   what an audit found: figures, text, verdict
     settings   one frozen dataclass and its options: flag, environment variable, default, sentence
     exits      the exit codes by name, and the error that ends a run with a sentence
 

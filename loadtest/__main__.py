@@ -1,11 +1,11 @@
-"""`python -m loadtest [run | stages] [options]`: which subcommand, which exit code."""
+"""`python -m loadtest [run | stages | chaos] [options]`: which subcommand, which exit code."""
 
 import signal
 import sys
 from argparse import ArgumentParser
 from typing import Any, NoReturn, Protocol
 
-from . import run, settings, stages
+from . import chaos, run, settings, stages
 from .exits import Exit, Unusable
 
 
@@ -18,7 +18,7 @@ class Command(Protocol):
     def main(self, values: dict[str, Any], /) -> Exit: ...
 
 
-COMMANDS: dict[str, Command] = {"run": run, "stages": stages}
+COMMANDS: dict[str, Command] = {"run": run, "stages": stages, "chaos": chaos}
 DEFAULT = "run"
 
 STOPPED = "Stopped. What a running stack has accepted stays accepted: it finishes it without us."

@@ -91,16 +91,17 @@ class Stage:
 class Stack:
     """nginx, supervisord and the forked server, on a port and in a folder of their own."""
 
-    def __init__(self, folder: str) -> None:
-        self.folder, self.port = folder, free_port()
+    def __init__(self, folder: str, settings: dict[str, str]) -> None:
+        self.folder, self.port, self.settings = folder, free_port(), settings
         self.url = f"http://127.0.0.1:{self.port}"
 
-    def make(self, command: str) -> None:
+    def make(self, command: str) -> str:
+        """What it said. Raises Unusable."""
         # The user's own jobs would take the place of those that the race asks for.
         environment = {name: value for name, value in os.environ.items() if name not in ("JOBS", "JOBS_DIR")}
         done = subprocess.run(
             [sys.executable, ROOT / "native/stack.py", command],
-            env=environment | {"VAR_DIR": self.folder, "PORT": str(self.port)},
+            env=environment | self.settings | {"VAR_DIR": self.folder, "PORT": str(self.port)},
             capture_output=True,
             text=True,
             timeout=STACK_LIMIT,
@@ -108,6 +109,7 @@ class Stack:
         )
         if done.returncode:
             raise Unusable(f"The full stack: {(done.stdout + done.stderr).strip()}")
+        return done.stdout
 
     def crash(self) -> None:
         """kill -9 of the master and all producers at once; slots end with them, supervisord starts a new server."""
@@ -138,8 +140,9 @@ def stage(name: str, job: str, args: dict[str, Any], *options: str) -> Iterator[
 
 
 @contextmanager
-def own_stack() -> Iterator[Stack]:
-    it = Stack(tempfile.mkdtemp(prefix="race-"))
+def own_stack(**settings: str) -> Iterator[Stack]:
+    """`settings` of the server, by the names of their variables."""
+    it = Stack(tempfile.mkdtemp(prefix="stack-"), settings)
     try:
         with uninterrupted():
             it.make("up")

@@ -46,7 +46,8 @@ class Consumer:
         await self._backlog.extend(self.worker, self._lease)
         self._backlog.on_wake(self._woken.set)
         self._loops = [
-            asyncio.create_task(self._forever(self._claim, 0.0)),
+            asyncio.create_task(self._forever(self._claim, 0.0, while_draining=False)),
+            # These two go on: without a lease, what still runs in a drain would be given to others, and run twice.
             asyncio.create_task(self._forever(self._sweep, SWEEP)),
             asyncio.create_task(self._forever(self._extend, self._lease / 3)),
             asyncio.create_task(self._forever(self._prune, PRUNE)),
@@ -75,8 +76,8 @@ class Consumer:
     def _free(self) -> int:
         return self._executor.slots - self._in_slots
 
-    async def _forever(self, turn: Callable[[], Awaitable[None]], pause: float) -> None:
-        while not self._stopping:
+    async def _forever(self, turn: Callable[[], Awaitable[None]], pause: float, while_draining: bool = True) -> None:
+        while while_draining or not self._stopping:
             try:
                 await turn()
             except StoreBroken:
@@ -84,6 +85,7 @@ class Consumer:
             except StoreError as error:
                 log.warning("the backlog does not answer: %s", error)
                 await asyncio.sleep(RETRY_STORE)
+                continue  # without the pause: a third of the lease may be more than is left of it
             await asyncio.sleep(pause)
 
     async def _claim(self) -> None:

@@ -31,6 +31,7 @@ START_TIMEOUT = 30.0  # seconds; a module that hangs when it is imported must no
 START_AGAIN = 1.0  # seconds; a job that goes straight back would be claimed again at once, in a tight loop
 LOSSES = 3  # a job that was there when so many producers died gets a process of its own, to die in alone
 DEATH_TIMEOUT = 1.0  # seconds a killed process may take to be gone, as promised
+UNKNOWN = 255  # what multiprocessing says when the fork server, which reads the code, is gone
 
 # What every slot needs, imported once in the fork server: a slot then starts in a fifth of the time.
 PRELOAD = [
@@ -137,6 +138,8 @@ def death(exitcode: int | None) -> str:
     """Why a process died, in words. `exitcode` as multiprocessing has it: negative for a signal."""
     if exitcode is None:
         return "the slot's process died, or closed its end of the pool; nobody knows how"
+    if exitcode == UNKNOWN:
+        return f"the slot's process exited with code {exitcode}, or its fork server was killed"
     if exitcode >= 0:
         return f"the slot's process exited with code {exitcode}"
     name = signal.Signals(-exitcode).name if -exitcode in signal.valid_signals() else f"signal {-exitcode}"
@@ -182,6 +185,15 @@ Slot = ProcessSlot | ThreadSlot
 SLOT: dict[str, type[ProcessSlot] | type[ThreadSlot]] = {"process": ProcessSlot, "thread": ThreadSlot}
 
 
+def start_fork_server() -> None:
+    """Where none runs. Afterwards this thread has the stop signals blocked."""
+    # Blocked in the fork server from its birth: a Ctrl-C while it boots would end it, and every job with it.
+    # The resource tracker comes first, since its start unblocks them.
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    forkserver.ensure_running()
+
+
 class Executor:
     """Up to `slots` jobs at once. Slots start on demand, and end when they had nothing to do for `idle` seconds."""
 
@@ -199,11 +211,7 @@ class Executor:
         the fork server with the thread that started it."""
         assert threading.current_thread() is threading.main_thread()
         multiprocessing.set_forkserver_preload([*PRELOAD, self._limits.jobs])
-        # Blocked in the fork server from its birth: a Ctrl-C while it boots would end it, and every job with it.
-        # The resource tracker comes first, since its start unblocks them.
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
-        forkserver.ensure_running()
+        start_fork_server()
 
     async def run(self, claim: Claim, function: Function) -> Outcome:
         """Run one claimed job to its end."""
@@ -236,6 +244,7 @@ class Executor:
 
     def _start(self, slot: Slot) -> None:
         if not self._closed_because:
+            start_fork_server()  # it may have been killed, and multiprocessing would start it without our care
             slot.start()
 
     def _give_back(self, kind: str, slot: Slot) -> None:

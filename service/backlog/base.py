@@ -59,7 +59,10 @@ class Backlog(Protocol):
 
     def sweep(self, sweeper: str) -> int:
         """What dead or hanging workers hold (not `sweeper`, who asks) is queued again, attempt not counted; retries
-        whose time has come can be claimed. Returns how many jobs became claimable. Cheap when there are none."""
+        whose time has come can be claimed. Returns how many jobs became claimable. Cheap when there are none.
+
+        A sweeper whose own lease has ended finds nobody hanging: the store may have been held, a disk may have
+        stood still, and the others could renew their leases no more than it could."""
 
     def prune(self) -> bool:
         """Remove some of the jobs that ended too long ago, or are too many. True when there may be more."""

@@ -134,7 +134,9 @@ class MemoryBacklog(Backlog):
         for row in due:
             self._touch(row)
             row.due = None
-        expired = [worker for worker, until in self._leases.items() if until < now and worker != sweeper]
+        expired = [worker for worker, until in self._leases.items() if until < now]
+        if sweeper in expired:
+            expired = []
         return len(due) + sum(self._lost(worker, "its producer hung beyond its lease") for worker in expired)
 
     def prune(self) -> bool:

@@ -228,7 +228,9 @@ class SqliteBacklog(Backlog):
             self._db.execute(sql.PROMOTE, now)
             promoted = self._db.changes()
             lost = sum(self._lost(worker, "its producer died") for worker in self._presence.dead())
-            expired = [worker for (worker,) in self._db.execute(sql.EXPIRED, now) if worker != sweeper]
+            expired = [worker for (worker,) in self._db.execute(sql.EXPIRED, now)]
+            if sweeper in expired:
+                expired = []
             lost += sum(self._lost(worker, "its producer hung beyond its lease") for worker in expired)
             return promoted + lost
 

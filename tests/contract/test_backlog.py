@@ -350,6 +350,18 @@ def test_a_lease_that_is_extended_is_kept(backlog: Backlog, clocks: Clocks) -> N
     assert backlog.settle([settlement(claim)]) == [True]
 
 
+def test_who_is_late_itself_finds_nobody_hanging(backlog: Backlog, clocks: Clocks) -> None:
+    put_one(backlog)
+    for worker in ("w1", "w2"):
+        backlog.extend(worker, LEASE)
+    claim = claim_one(backlog, "w1")
+    clocks.pass_time(LEASE + 1)  # the store stood still
+    assert backlog.sweep("w2") == 0
+    for worker in ("w2", "w1"):
+        assert backlog.extend(worker, LEASE)
+    assert backlog.settle([settlement(claim)]) == [True]
+
+
 def test_the_history_keeps_its_newest_lines(backlog: Backlog) -> None:
     job = Job(new_id(), "noop", b"{}", 1.0, 1)
     backlog.put([job])

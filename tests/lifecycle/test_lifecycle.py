@@ -46,6 +46,16 @@ def test_a_signal_to_the_whole_group_does_not_break_a_job(tmp_path: Path) -> Non
         assert [entry["outcome"] for entry in it.job(running)["history"]] == ["succeeded"]
 
 
+def test_a_drain_may_take_longer_than_the_lease(tmp_path: Path) -> None:
+    with server(tmp_path, DRAIN="20", LEASE="1", SLOTS="2") as it:
+        jobs = [it.submit("sleep", seconds=4.0) for _ in range(4)]
+        for job in jobs:
+            it.wait_for(job, "running")
+        os.kill(it.producers()[0], signal.SIGTERM)
+        histories = [it.wait_for(job, "succeeded")["history"] for job in jobs]
+    assert [[entry["outcome"] for entry in history] for history in histories] == [["succeeded"]] * 4
+
+
 def test_what_does_not_fit_in_the_drain_time_goes_back_and_loses_no_attempt(tmp_path: Path) -> None:
     with server(tmp_path, DRAIN="0.2") as it:
         long = it.submit("sleep", seconds=60.0)
@@ -56,6 +66,30 @@ def test_what_does_not_fit_in_the_drain_time_goes_back_and_loses_no_attempt(tmp_
         job = it.wait_for(long, "running", timeout=5)
         assert job["attempt"] == 1
         assert [entry["outcome"] for entry in job["history"]] == ["returned"]
+
+
+def test_a_fork_server_that_took_the_place_of_a_killed_one_is_as_deaf_to_stop_signals(tmp_path: Path) -> None:
+    with server(tmp_path, PRODUCERS="1") as it:
+
+        def fork_server() -> psutil.Process | None:
+            for child in psutil.Process(it.producers()[0]).children():
+                with suppress(psutil.ZombieProcess):
+                    if "multiprocessing.forkserver" in " ".join(child.cmdline()):
+                        return child
+            return None
+
+        it.wait_for(it.submit("noop"), "succeeded")
+        first = fork_server()
+        assert first
+        first.kill()
+        wait_until(lambda: fork_server() is None, "it is gone")
+        job = it.submit("sleep", seconds=1.0)
+        it.wait_for(job, "running")
+        second = wait_until(fork_server, "there is a new one")
+        wait_until(second.children, "it has a slot")
+        second.terminate()
+        assert [entry["outcome"] for entry in it.wait_for(job, "succeeded")["history"]] == ["succeeded"]
+        assert second.is_running()
 
 
 def test_a_killed_producer_loses_nothing_and_what_it_held_runs_again_within_two_seconds(tmp_path: Path) -> None:
