@@ -41,8 +41,8 @@ class Consumer:
         self._running: dict[Claim, asyncio.Task[None]] = {}  # by claim: after a hang the same job may be here twice
         self._loops: list[asyncio.Task[None]] = []
 
-    async def start(self) -> None:
-        """Take the lease and begin to claim. Raises StoreError."""
+    async def start(self) -> bool:
+        """Take the lease and begin to claim. Raises StoreError; after StoreBusy it may be called again."""
         await self._backlog.extend(self.worker, self._lease)
         self._backlog.on_wake(self._woken.set)
         self._loops = [
@@ -54,6 +54,7 @@ class Consumer:
         ]
         for loop in self._loops:
             loop.add_done_callback(self._loop_ended)
+        return True
 
     def _loop_ended(self, loop: asyncio.Task[None]) -> None:
         if not loop.cancelled() and loop.exception():

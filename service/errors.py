@@ -157,3 +157,9 @@ class StoreBroken(StoreError):
 
     status = 504  # to a client, any 503 means: not accepted
     slug = "store-broken"
+
+
+class StoreCorrupt(StoreBroken):
+    """The backlog's file is damaged: whether this was stored is unknown"""
+
+    slug = "store-corrupt"

@@ -201,6 +201,7 @@ class Executor:
         self.slots = slots
         self._idle_limit, self._limits = idle, limits
         self._idle: dict[str, list[tuple[float, Slot]]] = {kind: [] for kind in SLOT}
+        self._starting: dict[Claim, Outcome | None] = {}  # why it must not run after all
         self._busy: dict[Claim, Slot] = {}
         self._closed_because: Returned | None = None
         # One long-lived thread, since forking takes 15 ms that the event loop does not have.
@@ -216,15 +217,21 @@ class Executor:
     async def run(self, claim: Claim, function: Function) -> Outcome:
         """Run one claimed job to its end."""
         kind = function.kind if claim.losses < LOSSES else "process"
+        self._starting[claim] = None
         try:
             slot = await self._take(kind)
         except Exception as error:  # whatever it is: the job did not run
             log.error("a slot cannot start: %r", error)
             await asyncio.sleep(START_AGAIN)
             return Returned(f"a slot cannot start: {error!r}")
+        finally:
+            because = self._starting.pop(claim)
         if self._closed_because:
             slot.kill(self._closed_because)
             return self._closed_because
+        if because:
+            self._give_back(kind, slot)
+            return because
         self._busy[claim] = slot
         try:
             return await slot.run(claim, claim.job.timeout)
@@ -261,7 +268,10 @@ class Executor:
             self._idle[kind] = [(since, slot) for since, slot in idle if slot.alive]
 
     def kill(self, claim: Claim, because: Outcome) -> bool:
-        """End this attempt, if it runs here."""
+        """End this attempt, if it runs here, or is about to."""
+        if claim in self._starting:
+            self._starting[claim] = because
+            return True
         slot = self._busy.get(claim)
         if slot:
             slot.kill(because)

@@ -33,14 +33,16 @@ BACKOFF_MAX = 5.0
 YOUNG = 10.0  # seconds; a child that lived longer starts over without backoff
 GRACE = 5.0  # seconds beyond the drain time, before a child is killed
 LOOK = 0.5  # seconds between looks for orphans; what a job started must be gone 1 s after its limit
+PAUSED = 5.0  # seconds between two looks: then we were stopped ourselves, perhaps with all producers
 QUEUE = 4096  # connections that may wait to be accepted; a unix socket refuses at once what is above that
 
 
 @dataclass(slots=True)
 class Child:
     number: int
-    booted_fd: int
+    beats: int  # a pipe, into which it writes while it serves
     started: float
+    beat: float = 0.0  # when it did last; never yet while it boots
 
 
 class Master:
@@ -52,6 +54,7 @@ class Master:
         self._deaths: dict[int, int] = {}  # its number → young deaths in a row
         self._stopping_since: float | None = None
         self._exit_code = 0
+        self._looked = time.monotonic()
 
     def run(self) -> int:
         """Serve until a stop signal, or until a producer cannot boot; returns the exit code."""
@@ -78,6 +81,7 @@ class Master:
             self._stop(0)
         self._reap()
         self._end_orphans()
+        self._end_hanging()
         now = time.monotonic()
         for number in [number for number, due in self._due.items() if due <= now]:
             del self._due[number]
@@ -102,6 +106,7 @@ class Master:
             linux.die_with_parent(signal.SIGTERM, master)  # which drains: a killed master leaves nobody serving
             producer.boot(self._config, self._sockets, theirs)
         os.close(theirs)
+        os.set_blocking(ours, False)
         self._children[pid] = Child(number, ours, time.monotonic())
 
     def _stop(self, exit_code: int) -> None:
@@ -127,13 +132,13 @@ class Master:
                 self._buried(pid, self._children.pop(pid), os.waitstatus_to_exitcode(status))
 
     def _buried(self, pid: int, child: Child, exitcode: int) -> None:
-        booted = os.read(child.booted_fd, 1) == b"!"
-        os.close(child.booted_fd)
+        booted = bool(child.beat) or heard(child)
+        os.close(child.beats)
         if self._stopping_since is not None:
             return
         log.error("producer %d (process %d) ended with %d", child.number, pid, exitcode)
         self._failures = 0 if booted else self._failures + 1
-        if exitcode == exits.CONFIG:
+        if exitcode in (exits.CONFIG, exits.CORRUPT):
             self._stop(exitcode)
             return
         if self._failures >= BOOT_FAILURES:
@@ -145,12 +150,30 @@ class Master:
         pause = min(BACKOFF * 2 ** (deaths - 1), BACKOFF_MAX) if deaths else 0.0
         self._due[child.number] = time.monotonic() + pause
 
+    def _end_hanging(self) -> None:
+        """A producer that is stopped, or stuck, for twice its lease. It may have the store's lock, which only its
+        end releases, and then nobody could write."""
+        now, last = time.monotonic(), self._looked
+        self._looked = now
+        for pid, child in self._children.items():
+            if heard(child) or now - last > PAUSED:
+                child.beat = now
+            elif child.beat and now - child.beat > 2 * self._config.lease:
+                log.error("producer %d (process %d) hangs: killing it", child.number, pid)
+                os.kill(pid, signal.SIGKILL)
+
     def _end_orphans(self) -> None:
         """Slots adopt what their jobs leave behind. Whatever comes to us has lost its slot, and is ended."""
         for pid in linux.children(os.getpid()):
             if pid not in self._children:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
+
+def heard(child: Child) -> bool:
+    with contextlib.suppress(BlockingIOError):
+        return bool(os.read(child.beats, 65536))
+    return False
 
 
 def bind(listen: str) -> list[socket.socket]:

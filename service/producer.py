@@ -20,6 +20,8 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
@@ -27,15 +29,17 @@ from tornado.iostream import IOStream
 from service import exits, registry, scratch
 from service.backlog import open_backlog
 from service.backlog.aio import AsyncBacklog
-from service.backlog.base import Bounds
+from service.backlog.base import Backlog, Bounds
 from service.config import Config
 from service.consumer import Consumer
-from service.errors import ConfigError
+from service.errors import ConfigError, StoreBusy
 from service.executor import Executor, Limits
 from service.handlers import Server, application
 from service.job import new_id
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 HEADER_MAX = 16 * 1024  # bytes
 BUFFER_MIN = 2 << 20  # bytes; headers must fit too, however small BODY_MAX is
@@ -44,6 +48,8 @@ BUFFER_MIN = 2 << 20  # bytes; headers must fit too, however small BODY_MAX is
 IDLE_TIMEOUT = 10.0
 # Seconds nginx needs to let go of idle connections, once we answer with `Connection: close`.
 LET_GO = 2.5
+STORE_AGAIN = 0.5  # seconds before a store that somebody else has locked is asked again
+BEAT = 0.5  # seconds
 DRAIN_GRACE = 2.0  # seconds beyond the drain time, for the last commits; less than the master's
 
 
@@ -74,9 +80,14 @@ class Producer:
             loop.add_signal_handler(signum, self._stop.set)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))  # blocked since before the fork
 
-        backlog = AsyncBacklog(open_backlog(config.backlog, bounds(config)), config.commit_timeout, self._break)
+        engine = await self._when_free(self._open)
+        if engine is None:
+            return 0
+        backlog = AsyncBacklog(engine, config.commit_timeout, self._break)
         consumer = Consumer(backlog, self._executor, worker, config.lease, self._break)
-        await consumer.start()
+        if await self._when_free(consumer.start) is None:
+            await backlog.close(worker)
+            return 0
         server = Server(config, backlog, consumer)
         http = HTTPServer(
             application(server),
@@ -89,7 +100,7 @@ class Producer:
             body_timeout=IDLE_TIMEOUT,
         )
         http.add_sockets(sockets)
-        os.write(booted_fd, b"!")
+        beating = asyncio.create_task(beat(booted_fd))
         log.info("serving as %s", worker)
         await self._stop.wait()
 
@@ -104,14 +115,41 @@ class Producer:
                 await backlog.close(worker)
         except TimeoutError:
             log.error("draining takes too long: ending as it is, the other producers take over what is held here")
+        beating.cancel()
         log.info("stopped")
+        if backlog.corrupt:
+            log.error("the backlog's file is damaged: nothing is accepted any more, and the file is left as it is")
+            return exits.CORRUPT
         return exits.BROKEN if self._broken else 0
+
+    async def _open(self) -> Backlog:
+        return open_backlog(self._config.backlog, bounds(self._config))
+
+    async def _when_free(self, ask: Callable[[], Awaitable[T]]) -> T | None:
+        """Ask again for as long as somebody else has the store locked: to end for that would end the whole server.
+        None when we are to stop meanwhile."""
+        while not self._stop.is_set():
+            try:
+                return await ask()
+            except StoreBusy as error:
+                log.warning("start: the backlog does not answer: %s", error)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), STORE_AGAIN)
+        return None
 
     def _break(self) -> None:
         """After an I/O error the state of the last commit is unknown: end this process; the next one reads
         what is really on disk."""
         self._broken = True
         self._stop.set()
+
+
+async def beat(fd: int) -> None:
+    """Tell the master that we serve. One that hangs while it has the store's lock would stop all others."""
+    while True:
+        with contextlib.suppress(BlockingIOError):  # it has not looked for a while
+            os.write(fd, b"!")
+        await asyncio.sleep(BEAT)
 
 
 def take_what_waits(http: HTTPServer, sockets: list[socket.socket]) -> None:

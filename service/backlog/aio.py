@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from service.backlog.base import Backlog
-from service.errors import StoreBroken, StoreBusy, StoreError, StoreFull
+from service.errors import StoreBroken, StoreBusy, StoreCorrupt, StoreError, StoreFull
 from service.job import Claim, Job, Receipt, Record, Running, Settlement, State
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,10 @@ class AsyncBacklog:
         self._writer = threading.Thread(target=self._write_forever, name="backlog-writer")
         self._writer.start()
         self._withdrawing = self._loop.call_later(commit_timeout / 4, self._withdraw)
+
+    @property
+    def corrupt(self) -> bool:
+        return isinstance(self._broken, StoreCorrupt)
 
     @property
     def durability(self) -> str:
@@ -201,7 +205,8 @@ class AsyncBacklog:
                 continue
             except Exception as error:
                 log.exception("a commit failed")
-                self._loop.call_soon_threadsafe(self._break, taken, StoreBroken(str(error)))
+                broken = error if isinstance(error, StoreBroken) else StoreBroken(str(error))
+                self._loop.call_soon_threadsafe(self._break, taken, broken)
                 return  # what this connection would say from here on cannot be trusted
             self._loop.call_soon_threadsafe(_answer_all, taken, answers)
 

@@ -82,6 +82,8 @@ PROMOTE_AFTER_REBOOT = """
 UPDATE jobs SET due_boot = NULL, due = NULL WHERE due_boot IS NOT NULL AND due_boot <> ?
 """
 
+OF_ANOTHER_BOOT = "SELECT 1 FROM jobs WHERE due_boot IS NOT NULL AND due_boot <> ? LIMIT 1"
+
 EXPIRED = "SELECT worker FROM workers WHERE boot <> :boot OR lease_until < :clock"
 
 # What a worker held when it died is nobody's fault: the attempt does not count.

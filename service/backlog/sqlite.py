@@ -22,7 +22,7 @@ from service.backlog import sql
 from service.backlog.base import KEY_KEPT, UNBOUNDED, Backlog, Bounds
 from service.backlog.disk import Disk, refuse_network
 from service.backlog.presence import Presence
-from service.errors import BacklogFull, ConfigError, StoreBroken, StoreBusy, StoreError, StoreFull
+from service.errors import BacklogFull, ConfigError, StoreBroken, StoreBusy, StoreCorrupt, StoreError, StoreFull
 from service.job import Claim, Job, Receipt, Record, Running, Settlement, State
 
 # SQLite 3.7.0 to 3.51.2 can corrupt a WAL file when one connection writes while another checkpoints, which is what
@@ -44,7 +44,8 @@ class SqliteBacklog(Backlog):
         wall: Callable[[], float] = time.time,
         bounds: Bounds = UNBOUNDED,
     ) -> None:
-        """Open the file, or make it. After the fork: a connection carried across one corrupts the file."""
+        """Open the file, or make it. After the fork: a connection carried across one corrupts the file.
+        Raises ConfigError, or StoreBusy while somebody else has it locked."""
         version = apsw.sqlite_lib_version()
         if tuple(map(int, version.split("."))) < OLDEST_SQLITE:
             raise ConfigError(f"SQLite {version} can corrupt a shared file: use 3.51.3 or newer")
@@ -62,6 +63,8 @@ class SqliteBacklog(Backlog):
                 self._db = self._connect(file)
                 self._prepare()
             self._reader = self._connect(file)
+        except apsw.BusyError as error:
+            raise StoreBusy(str(error)) from error
         except (OSError, apsw.Error) as error:
             raise ConfigError(f"BACKLOG is sqlite:{path}, which cannot be opened: {error}") from error
 
@@ -84,7 +87,9 @@ class SqliteBacklog(Backlog):
             with self._db:
                 self._db.execute("".join(steps))
                 self._db.pragma("user_version", SCHEMA_VERSION)
-        self._db.execute(sql.PROMOTE_AFTER_REBOOT, (self._boot,))
+        # Asked first: an ordinary start has nothing to write, and so need not wait for whoever holds the write lock.
+        if self._db.execute(sql.OF_ANOTHER_BOOT, (self._boot,)).get:
+            self._db.execute(sql.PROMOTE_AFTER_REBOOT, (self._boot,))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -117,6 +122,8 @@ class SqliteBacklog(Backlog):
                 if isinstance(error, apsw.FullError):
                     self._disk.release()  # so that what has run can still be recorded
                     raise StoreFull(str(error)) from error
+                if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
+                    raise StoreCorrupt(str(error)) from error
                 if isinstance(error, apsw.Error):
                     raise StoreBroken(str(error)) from error
                 raise
