@@ -127,9 +127,8 @@ def causes(kill: Kill, line: Line, kills: list[Kill], limits: Limits) -> bool:
     took = line.finished - kill.at - stopped_between(kills, kill.at, line.finished)
     match line.outcome, line.reason:
         case "lost", "its producer died":
-            return (dies(kill) and line.started <= kill.at + SLACK and took <= DEATH) or (
-                drains(kill) and took <= limits.drain + DRAIN_MORE
-            )
+            killed = (dies(kill) or hangs_up(kill, kills)) and line.started <= kill.at + SLACK and took <= DEATH
+            return killed or (drains(kill) and limits.drain <= took <= limits.drain + DRAIN_MORE)
         case ("lost", "its producer ended") | ("returned", "the producer stops"):
             return drains(kill) and took <= limits.drain + DRAIN_MORE
         case "crashed", _:
@@ -147,6 +146,14 @@ def dies(kill: Kill) -> bool:
 def drains(kill: Kill) -> bool:
     """A master's death is a SIGTERM to its producers."""
     return (kill.signal == "TERM" and kill.role in SERVING) or (kill.signal == "KILL" and kill.role == "master")
+
+
+def hangs_up(kill: Kill, kills: list[Kill]) -> bool:
+    """A process group whose master dies while a member is stopped gets SIGHUP from the kernel (setpgid(2)):
+    producers die of it at once, instead of draining."""
+    members = ("producer", "tracker")  # the others lead groups of their own
+    stops = [k for k in kills if k.signal == "STOP" and k.role in members and k.at <= kill.at <= k.until]
+    return kill.signal == "KILL" and kill.role == "master" and any(set(k.workers) & set(kill.workers) for k in stops)
 
 
 def slot_dies(kill: Kill) -> bool:

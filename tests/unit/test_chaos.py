@@ -97,6 +97,14 @@ def test_a_stopped_producer_cannot_record_in_time_and_gets_as_long_as_it_was_sto
     assert explain([slow], [hit, stop], LIMITS)[0].kill == hit
 
 
+def test_producers_drain_when_their_master_dies_unless_one_is_stopped() -> None:
+    died, master = line("lost", DIED), kill(99.0, "master", "KILL", P, Q)
+    stop = kill(98.0, "producer", "STOP", Q, until=102.0)
+    assert explain([died], [master], LIMITS)[0].kill is None
+    assert explain([died], [master, stop], LIMITS)[0].kill == master
+    assert explain([died], [master, replace(stop, until=98.5)], LIMITS)[0].kill is None
+
+
 def test_two_stops_at_once_are_not_counted_twice() -> None:
     stops = [kill(1.0, "producer", "STOP", until=3.0), kill(2.0, "producer", "STOP", until=4.0)]
     assert judge.stopped_between(stops, 0.0, 10.0) == 3.0
