@@ -31,7 +31,6 @@ START_TIMEOUT = 30.0  # seconds; a module that hangs when it is imported must no
 START_AGAIN = 1.0  # seconds; a job that goes straight back would be claimed again at once, in a tight loop
 LOSSES = 3  # a job that was there when so many producers died gets a process of its own, to die in alone
 DEATH_TIMEOUT = 1.0  # seconds a killed process may take to be gone, as promised
-UNKNOWN = 255  # what multiprocessing says when the fork server, which reads the code, is gone
 
 # What every slot needs, imported once in the fork server: a slot then starts in a fifth of the time.
 PRELOAD = [
@@ -72,7 +71,7 @@ class ProcessSlot:
     def start(self) -> None:
         """Blocks until the process is there. Raises BrokenExecutor or TimeoutError when it cannot start."""
         try:
-            self._pid = self._pool.submit(os.getpid).result(START_TIMEOUT)
+            self._pid, self._fork_server = self._pool.submit(runner.family).result(START_TIMEOUT)
         except Exception:
             self._give_up()
             raise
@@ -131,6 +130,8 @@ class ProcessSlot:
         if killed_because:
             return killed_because
         self._context.process.join(DEATH_TIMEOUT)
+        if not linux.lives(self._fork_server):
+            return Crashed("the fork server died, and every slot of this producer with it", alone=False)
         return Crashed(death(self._context.process.exitcode))
 
 
@@ -138,8 +139,6 @@ def death(exitcode: int | None) -> str:
     """Why a process died, in words. `exitcode` as multiprocessing has it: negative for a signal."""
     if exitcode is None:
         return "the slot's process died, or closed its end of the pool; nobody knows how"
-    if exitcode == UNKNOWN:
-        return f"the slot's process exited with code {exitcode}, or its fork server was killed"
     if exitcode >= 0:
         return f"the slot's process exited with code {exitcode}"
     name = signal.Signals(-exitcode).name if -exitcode in signal.valid_signals() else f"signal {-exitcode}"

@@ -137,6 +137,7 @@ class Crashed(Ended):
     """The slot's process died under the job."""
 
     reason: str
+    alone: bool = True  # False: with all slots of its producer, since their fork server died
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,13 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def lives(pid: int) -> bool:
+    """Not for a process that has ended and was not reaped yet."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
 def clock() -> float:
     """Seconds on a clock that all processes of this boot share and nobody can set. It stands still while the
     machine is suspended: on CLOCK_BOOTTIME every lease would have ended when the lid is opened."""

@@ -48,6 +48,11 @@ def initialise(jobs: str, memory: int, output: Connection) -> None:
     registry.load(jobs)
 
 
+def family() -> tuple[int, int]:
+    """The process ids of this slot and of its fork server."""
+    return os.getpid(), os.getppid()
+
+
 def _redirect(standard: int, output: Connection) -> TextIO:
     # A new object, by the line: what an inherited one still holds is not ours, and a crash loses what is buffered.
     os.dup2(output.fileno(), standard)

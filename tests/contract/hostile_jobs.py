@@ -24,6 +24,11 @@ def own_pid() -> int:
 
 
 @job
+def parent_pid() -> int:
+    return os.getppid()
+
+
+@job
 def number_of_attempt() -> int:
     return attempt()
 

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -500,5 +501,32 @@ def test_no_file_stays_open_when_slots_have_ended() -> None:
         first = await round_of_crashes()
         last = await round_of_crashes()
         assert last <= first + 2  # and not one or two for each of eight slots
+
+    in_slots(test)
+
+
+def test_the_death_of_the_fork_server_is_nobodys_crash_alone(tmp_path: Path) -> None:
+    async def test(slots: Slots) -> None:
+        servers = [result(await slots.run("parent_pid"))]
+        begun = [tmp_path / "one", tmp_path / "two"]
+        running = [asyncio.ensure_future(slots.run("starts_grandchild", path=str(path))) for path in begun]
+        for path in begun:
+            await appears(path)
+        os.kill(servers[0], signal.SIGKILL)
+        for outcome in await asyncio.gather(*running):
+            assert isinstance(outcome, Crashed)
+            assert not outcome.alone
+        assert result(await slots.run("parent_pid")) not in servers
+
+    in_slots(test)
+
+
+def test_a_job_that_is_killed_while_its_slot_starts_does_not_run(tmp_path: Path) -> None:
+    async def test(slots: Slots) -> None:
+        running = asyncio.ensure_future(slots.run("starts_grandchild", path=str(tmp_path / "ran")))
+        await asyncio.sleep(0)
+        assert slots.executor.kill(slots.last, Returned("not wanted any more"))
+        assert await running == Returned("not wanted any more")
+        assert not (tmp_path / "ran").exists()
 
     in_slots(test)

@@ -12,6 +12,7 @@ import apsw
 import pytest
 import requests
 
+from service import exits
 from service.backlog.sqlite import SqliteBacklog
 from service.job import Job, Settlement, State
 from tests.faults.faulty import file_of, stored
@@ -132,3 +133,18 @@ def test_a_damaged_log_leaves_whole_commits_and_the_server_goes_on_with_them(
     db = apsw.Connection(str(file_of(tmp_path)))
     assert [id for (id,) in db.execute("SELECT id FROM jobs ORDER BY seq")][:-1] == IDS[: len(rows) - 1]  # no gap
     db.close()
+
+
+def test_a_damaged_page_that_is_met_while_running_ends_the_server_and_keeps_the_file(
+    backlogs: Backlogs, tmp_path: Path
+) -> None:
+    file = copy(backlogs.stopped, tmp_path)
+    damaged = garble(file, (backlogs.jobs_page - 1) * PAGE, PAGE)
+    it = Server(tmp_path, {"DRAIN": "0"})
+    it.start()
+    try:
+        assert it.process.wait(30) == exits.CORRUPT
+    finally:
+        it.kill_everything()
+    assert "the backlog's file is damaged" in it.log.read_text()
+    assert file.read_bytes() == damaged

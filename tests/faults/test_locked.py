@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import statistics
 import time
 from pathlib import Path
@@ -68,3 +70,25 @@ def test_a_stop_does_not_wait_for_a_locked_store_without_end(tmp_path: Path, loc
         it.start()
         it.wait_until_ready()
         assert it.wait_for(held, "running")["attempt"] == 1
+
+
+@LOCKS
+def test_a_producer_that_starts_while_the_store_is_locked_waits_for_it(tmp_path: Path, lock: str) -> None:
+    with server(tmp_path, PRODUCERS="2", COMMIT_TIMEOUT="1") as it:
+        wait_until(lambda: len(it.stats()["producers"]) == 2, "both producers serve")
+        victim = it.producers()[0]
+        with script(lock, str(file_of(tmp_path))):
+            os.kill(victim, signal.SIGKILL)
+            with pytest.raises(AssertionError, match="not within"):
+                wait_until(lambda: it.process.poll() is not None, "the server ends", 4)
+        wait_until(lambda: len(it.stats()["producers"]) == 2, "both producers serve again")
+        it.wait_for(it.submit("noop", job_id="after"), "succeeded")
+
+
+def test_a_server_that_is_to_stop_while_it_waits_for_a_locked_store_stops(tmp_path: Path) -> None:
+    with server(tmp_path, PRODUCERS="1") as it:
+        it.stop()
+        with script(WRITE_LOCK, str(file_of(tmp_path))):
+            it.start()
+            wait_until(lambda: "start: the backlog does not answer" in it.log.read_text(), "it waits")
+            assert it.stop() == 0

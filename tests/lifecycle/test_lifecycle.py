@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -292,3 +293,29 @@ def test_every_setting_is_printed_with_its_default() -> None:
         [sys.executable, "-m", "service", "settings"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert "| `SLOTS` | `20` | slots |" in printed
+
+
+def test_a_producer_that_hangs_is_replaced(tmp_path: Path) -> None:
+    """It could have the store's lock, and then nobody else could write."""
+    with server(tmp_path, LEASE="1") as it:
+        victim = it.producers()[0]
+        os.kill(victim, signal.SIGSTOP)
+        wait_until(lambda: victim not in it.producers(), "it is killed", 10)
+        wait_until(lambda: len(it.producers()) == 2, "another takes its place")
+        assert "hangs: killing it" in it.log.read_text()
+        it.wait_for(it.submit("noop"), "succeeded")
+        assert it.stop() == 0
+
+
+def test_a_whole_server_that_was_stopped_for_a_while_goes_on(tmp_path: Path) -> None:
+    with server(tmp_path, LEASE="1") as it:
+        before = it.producers()
+        tree = [it.process.pid, *before]
+        for pid in tree:
+            os.kill(pid, signal.SIGSTOP)
+        stopped = time.monotonic()
+        wait_until(lambda: time.monotonic() > stopped + 6, "more than twice its lease has passed")
+        for pid in tree:
+            os.kill(pid, signal.SIGCONT)
+        it.wait_for(it.submit("noop"), "succeeded")
+        assert it.producers() == before

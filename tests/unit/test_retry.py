@@ -94,3 +94,11 @@ def test_the_error_of_an_exception_has_its_traceback() -> None:
     error = settled(RAISED).error
     assert error is not None
     assert json.loads(error) == {"type": "ValueError", "message": "on purpose", "traceback": "Traceback …"}
+
+
+def test_a_crash_together_with_all_others_costs_no_attempt_and_still_ends_a_poison_loop() -> None:
+    together = Crashed("the fork server died", alone=False)
+    first = settled(together, attempt=1, attempts=1)
+    assert (first.state, first.attempt, first.crashes) == (State.QUEUED, 0, 1)
+    last = settled(together, attempt=1, attempts=1, crashes=2)
+    assert (last.state, last.crashes) == (State.FAILED, 3)
