@@ -222,7 +222,7 @@ class Executor:
         except Exception as error:  # whatever it is: the job did not run
             log.error("a slot cannot start: %r", error)
             await asyncio.sleep(START_AGAIN)
-            return Returned(f"a slot cannot start: {error!r}")
+            return self._starting[claim] or Returned(f"a slot cannot start: {error!r}")
         finally:
             because = self._starting.pop(claim)
         if self._closed_because:
