@@ -64,6 +64,7 @@ class SqliteBacklog(Backlog):
                 self._prepare()
             self._reader = self._connect(file)
         except apsw.BusyError as error:
+            os.close(self._lock)  # it will be tried again
             raise StoreBusy(str(error)) from error
         except (OSError, apsw.Error) as error:
             raise ConfigError(f"BACKLOG is sqlite:{path}, which cannot be opened: {error}") from error

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -18,7 +19,7 @@ from service import linux
 from service.backlog.sql import CLAIM, OLDEST
 from service.backlog.sqlite import OLDEST_SQLITE, SCHEMA_VERSION, SqliteBacklog
 from service.errors import ConfigError, StoreBusy
-from service.job import Claim, Job, Settlement, State, new_id
+from service.job import Claim, Job, Receipt, Settlement, State, new_id
 from tests.contract.test_backlog import news
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +42,38 @@ db = apsw.Connection(sys.argv[1])
 db.execute("BEGIN EXCLUSIVE")
 print("locked", flush=True)
 sys.stdin.read()
+"""
+
+
+FIRST_SCHEMA = """
+CREATE TABLE jobs (
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL,
+    args TEXT NOT NULL,
+    state TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    timeout REAL NOT NULL,
+    attempts INTEGER NOT NULL,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    crashes INTEGER NOT NULL DEFAULT 0,
+    token INTEGER NOT NULL DEFAULT 0,
+    worker TEXT,
+    due_boot TEXT,
+    due REAL,
+    created_at REAL NOT NULL,
+    run_at REAL NOT NULL,
+    started_at REAL,
+    finished_at REAL,
+    result TEXT,
+    error TEXT,
+    history TEXT NOT NULL DEFAULT '[]'
+) STRICT;
+CREATE INDEX jobs_ready ON jobs (priority DESC, seq) WHERE state = 'queued' AND due_boot IS NULL;
+CREATE INDEX jobs_waiting ON jobs (due_boot, due) WHERE due_boot IS NOT NULL;
+CREATE INDEX jobs_running ON jobs (worker) WHERE state = 'running';
+CREATE TABLE workers (worker TEXT PRIMARY KEY, boot TEXT NOT NULL, lease_until REAL NOT NULL) STRICT;
+CREATE TABLE counts (state TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT;
 """
 
 
@@ -111,6 +144,38 @@ def test_a_schema_of_another_release_is_refused_with_a_sentence(
     backlog._db.pragma("user_version", SCHEMA_VERSION + 1)
     with pytest.raises(ConfigError, match=f"schema {SCHEMA_VERSION + 1}, this release knows up to {SCHEMA_VERSION}"):
         SqliteBacklog(str(file))
+
+
+def test_a_backlog_of_the_first_release_is_brought_to_this_one(
+    file: Path, open_one: Callable[[], SqliteBacklog]
+) -> None:
+    file.parent.mkdir()
+    db = apsw.Connection(str(file))
+    db.pragma("journal_mode", "wal")
+    db.execute(FIRST_SCHEMA)
+    db.execute("""INSERT INTO jobs (id, name, args, state, priority, timeout, attempts, created_at, run_at)
+                  VALUES ('old', 'sleep', '{}', 'queued', 0, 60, 3, 1, 1)""")
+    db.execute("INSERT INTO counts VALUES ('queued', 1)")
+    db.pragma("user_version", 1)
+    db.close()
+    backlog = open_one()
+    (claim,) = backlog.claim(9, "w1")
+    assert (claim.job.id, claim.losses) == ("old", 0)
+    assert backlog.settle([succeeded(claim)]) == [True]
+    backlog.prune()
+    assert backlog.ended() == 1
+    keyed = replace(jobs(1)[0], key="k")
+    assert backlog.put([keyed, keyed]) == [Receipt(keyed.id), Receipt(keyed.id, new=False)]
+    fresh = SqliteBacklog(str(file.parent / "fresh.db"))
+    schemas = [
+        sorted(
+            sql.split("--")[0]
+            for (sql,) in it._db.execute("SELECT sql FROM sqlite_schema WHERE type = 'index' AND sql <> ''")
+        )
+        for it in (backlog, fresh)
+    ]
+    fresh.close()
+    assert schemas[0] == schemas[1]
 
 
 def test_a_file_that_is_no_database_is_refused_with_a_sentence(file: Path) -> None:
