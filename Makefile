@@ -75,8 +75,8 @@ backup:  ## Copy the backlog to FILE, also while it is used; the copy's integrit
 backup-docker:
 	@test -n "$(FILE)" || { echo "which file? make backup FILE=…" >&2; exit 2; }
 	@test ! -e "$(FILE)" || { echo "$(FILE) is there already: choose another name" >&2; exit 2; }
-	@docker compose run --rm --no-deps --no-TTY server sh -c 'rm -f /data/copy.db && \
-	  python -m service backup /data/copy.db >&2 && cat /data/copy.db && rm /data/copy.db' > "$(FILE)" || { rm -f "$(FILE)"; exit 1; }
+	@umask 077; docker compose run --rm --no-deps --no-TTY server sh -c 'copy=/data/copy.$$$$.db; \
+	  trap "rm -f $$copy" EXIT; python -m service backup $$copy >&2 && cat $$copy' > "$(FILE)" || { rm -f "$(FILE)"; exit 1; }
 
 backup-native:
 	@$(PYTHON) native/stack.py backup "$(FILE)"
@@ -86,8 +86,8 @@ restore:  ## Put the copy in FILE in the backlog's place, after make down; what 
 
 restore-docker:
 	@test -f "$(FILE)" || { echo "which file? make restore FILE=…" >&2; exit 2; }
-	@docker compose run --rm --no-deps --no-TTY server sh -c 'cat > /data/copy.db && \
-	  { python -m service restore /data/copy.db; code=$$?; rm /data/copy.db; exit $$code; }' < "$(FILE)"
+	@docker compose run --rm --no-deps --no-TTY server sh -c 'copy=/data/copy.$$$$.db; \
+	  trap "rm -f $$copy" EXIT; cat > $$copy && python -m service restore $$copy' < "$(FILE)"
 
 restore-native:
 	@$(PYTHON) native/stack.py restore "$(FILE)"

@@ -14,7 +14,11 @@ READY_SECONDS=90   # a healthy one takes 4 s; one that cannot boot is noticed at
 say() { printf 'deploy: %s\n' "$*"; }
 die() { printf 'deploy: %s\n' "$*" >&2; exit 1; }
 
-servers() { docker compose ps --all --quiet server | sort; }
+# Not what `docker compose run` has started, a backup for instance.
+servers() {
+    docker ps --all --quiet --no-trunc --filter label=com.docker.compose.oneoff=False \
+        --filter "label=com.docker.compose.project=$project" --filter label=com.docker.compose.service=server | sort
+}
 
 new_ones() { comm -13 <(printf '%s\n' "${old[@]}") <(servers); }
 
@@ -40,7 +44,7 @@ keep_the_old() {
 # Docker starts a container anew that ended by itself.
 cannot_boot() { about '{{.State.Status}} {{.RestartCount}}' "$@" | grep -qv '^running 0$'; }
 
-all_healthy() { ! about '{{.State.Health.Status}}' "$@" | grep -qvx healthy; }
+all_healthy() { [ "$(about '{{.State.Health.Status}}' "$@" | grep -cx healthy)" -eq $# ]; }
 
 wait_until_healthy() {
     local start=$SECONDS
@@ -58,6 +62,7 @@ wait_until_healthy() {
 exec 9<compose.yaml
 flock --nonblock 9 || die 'another deployment is under way.'
 
+project=$(docker compose config --format json | python3 -c 'import json, sys; print(json.load(sys.stdin)["name"])')
 mapfile -t old < <(servers)
 [ ${#old[@]} -gt 0 ] || die 'nothing runs that could be replaced: start it with make up.'
 image=$(about '{{.Image}}' "${old[0]}")
@@ -65,13 +70,15 @@ name=$(about '{{.Config.Image}}' "${old[0]}")
 trap keep_the_old EXIT
 
 docker compose build server
-docker compose run --rm --no-deps --no-TTY server python -m service check
+docker compose run --rm --no-deps --no-TTY server timeout 60 python -m service check | tee /dev/stderr |
+    grep -q 'the settings and the jobs are good' || die 'the new settings or jobs are not good, or take more than 60 s to import.'
 docker compose exec --no-TTY nginx /etc/nginx/reload.sh /tmp/ /etc/nginx/nginx.conf
 say 'nginx has read its configuration anew'
 
 say "starting ${#old[@]} new servers beside the old"
 docker compose up --detach --no-deps --no-recreate --scale server=$((2 * ${#old[@]})) server
 mapfile -t new < <(new_ones)
+[ ${#new[@]} -eq ${#old[@]} ] || die "${#new[@]} new servers are there, not ${#old[@]}."
 wait_until_healthy "${new[@]}"
 trap - EXIT
 

@@ -84,9 +84,16 @@ class Killer:
             self._ended.wait(max(0.0, min([deadline, *(due for due, _ in self._later)]) - now))
 
     def _undo(self, now: float) -> None:
+        """All of them, also where one fails: what is stopped must go on."""
+        failures = []
         for due, undo in [item for item in self._later if item[0] <= now]:
             self._later.remove((due, undo))
-            undo()
+            try:
+                undo()
+            except Exception as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def _hit(self, choice: Choice) -> None:
         victims = self._target.victims()

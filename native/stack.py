@@ -42,6 +42,7 @@ SUPERVISORD_LOG = VAR / "log/supervisord.log"
 SETTINGS = VAR / "run/settings.json"  # the environment of every server that starts from now on
 SERVERS = 2  # so that one serves while the other is replaced
 
+CHECKED = "the settings and the jobs are good"  # what `python -m service check` says last
 READY_TIMEOUT = 60.0  # seconds
 PID_TIMEOUT = 5.0
 STOP_MARGIN = 8  # seconds beyond DRAIN: the master's grace, and a little
@@ -59,14 +60,14 @@ def say(sentence: str) -> None:
 
 def up() -> None:
     if pid():
-        fail(f"it runs already, as process {pid()}: see `make status`, or stop it with `make down`")
+        fail(f"it runs already, as process {pid()}: `make deploy` brings new code and settings, `make down` stops it")
     stop_leftovers()
     check_port()
     setup()
     check_settings("not started")
     nginx = find_nginx() or install_nginx()
     lay_out(nginx)
-    SETTINGS.write_text(json.dumps(environment()))
+    store_settings(json.dumps(environment()))
     logged = size(SUPERVISORD_LOG)
     subprocess.run([venv("supervisord"), "-c", ROOT / "native/supervisord.conf"], env=environment(nginx), check=True)
     wait_until_ready(logged)
@@ -78,12 +79,14 @@ def up() -> None:
 
 def deploy() -> None:
     """Nothing is stopped before the new settings and nginx's configuration are found good."""
-    before = running_settings()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    running_settings()  # tells what is amiss, a stack that does not run for instance
     with alone():
+        before = running_settings()
         setup()
         check_settings("not deployed")
         reload_nginx(find_nginx() or fail("nginx is missing: its new configuration cannot be checked"))
-        SETTINGS.write_text(json.dumps(environment()))
+        store_settings(json.dumps(environment()))
         # One that does not serve comes first: or the only one that does would be stopped.
         for number in sorted(range(SERVERS), key=server_ready):
             replace(number, before)
@@ -102,6 +105,13 @@ def running_settings() -> str:
             setting = name.replace("STOP_SECONDS", "DRAIN")
             fail(f"{setting} is not what the stack was started with, and needs a new start: make down, then make up")
     return SETTINGS.read_text()
+
+
+def store_settings(text: str) -> None:
+    """At once: supervisord may start a server in this very moment, which reads them."""
+    new = SETTINGS.with_suffix(".new")
+    new.write_text(text)
+    new.replace(SETTINGS)
 
 
 @contextmanager
@@ -125,7 +135,7 @@ def reload_nginx(nginx: str) -> None:
 def replace(number: int, before: str) -> None:
     say(f"server {number}: draining, then a new one")
     if not restart(number):
-        SETTINGS.write_text(before)
+        store_settings(before)
         say(f"server {number}: the new one does not get ready; going back to the settings of before")
         state = "serves again" if restart(number) else "does not start either"
         fail(
@@ -136,6 +146,14 @@ def replace(number: int, before: str) -> None:
 
 def restart(number: int) -> bool:
     """Whether the new one got ready."""
+    try:
+        return stop_and_start(number)
+    except KeyboardInterrupt:  # or half of the servers would be missing, and nobody told
+        supervisorctl("start", f"server:server_{number}")
+        fail(f"interrupted: server {number} is started again, the deployment is not finished")
+
+
+def stop_and_start(number: int) -> bool:
     supervisorctl("stop", f"server:server_{number}")  # returns when it has ended
     if not supervisorctl("start", f"server:server_{number}"):
         return False
@@ -188,6 +206,8 @@ def restore(file: str = "") -> None:
 def copy_backlog(direction: str, file: str) -> None:
     if not file:
         fail(f"which file? make {direction} FILE=…")
+    if direction == "restore" and pid():
+        fail("the stack runs: stop it first, with make down")
     setup()
     sys.exit(subprocess.run([venv("python"), "-m", "service", direction, file], env=environment()).returncode)
 
@@ -250,8 +270,20 @@ def no_service_start() -> Iterator[None]:
 
 
 def check_settings(otherwise: str) -> None:
-    if subprocess.run([venv("python"), "-m", "service", "check"], env=environment()).returncode:
+    try:
+        done = subprocess.run(
+            [venv("python"), "-m", "service", "check"],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=READY_TIMEOUT,
+        )
+    except subprocess.TimeoutExpired:
+        fail(f"{otherwise}: importing {os.environ.get('JOBS') or 'the jobs'} takes more than {READY_TIMEOUT:.0f} s")
+    if done.returncode:
         fail(f"{otherwise}, see above")
+    if CHECKED not in done.stdout:
+        fail(f"{otherwise}: importing {os.environ.get('JOBS') or 'the jobs'} ends the process")
 
 
 def check_port() -> None:

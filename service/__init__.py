@@ -9,6 +9,7 @@ Read the modules in the order a request meets them:
     consumer    claims as many jobs as there are free slots, settles each
     executor    slots: an outcome comes out, never an exception
     runner      what runs inside a slot's process, around your function
+    output      what a slot prints: the last of it, per attempt
     retry       pure: what follows this outcome of attempt n?
 
 and what all of them share:
@@ -17,8 +18,9 @@ and what all of them share:
     registry    @job(...): your functions by name; only what is registered can run
     config      every setting, its default and its sentence
     errors      what can be refused, each with its HTTP status
+    backup      an online copy of the backlog, and the way back
     exits, log  how a process ends, and what it says
-    linux       what only the kernel can do for us; `forkserver` and `slotprocess` use it for slots
+    linux       what only the kernel can do for us; `forkserver`, `slotprocess` and `scratch` are for slots
     jobs/       the functions this deployment runs
 
 Beside it stand the teaching servers, `stages/`, that nothing here imports; `docs/ladder.md` is their tour.

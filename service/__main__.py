@@ -6,6 +6,8 @@ import argparse
 import runpy
 import sys
 
+CHECKED = "the settings and the jobs are good"
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m service", description="Stormdrain's server.")
@@ -52,6 +54,7 @@ def check() -> int:
     except ConfigError as error:
         print(f"stormdrain: {error}", file=sys.stderr)
         return exits.CONFIG
+    print(CHECKED)  # a module that ends the process when it is imported would otherwise pass
     return 0
 
 
@@ -70,11 +73,12 @@ def copy(direction: str, file: str) -> int:
     from service.errors import ConfigError
 
     try:
-        backlog = Config.from_env().backlog
+        config = Config.from_env()
         if direction == "backup":
-            print(f"{backup.backup(backlog, Path(file))} jobs are in {file}; its integrity is checked")
+            copied = backup.backup(config.backlog, Path(file), config.disk_reserve)
+            print(f"{copied} jobs are in {file}; its integrity is checked")
         else:
-            jobs, before = backup.restore(backlog, Path(file))
+            jobs, before = backup.restore(config.backlog, Path(file))
             print(f"{jobs} jobs are restored" + (f"; what was there before is in {before}" if before else ""))
     except ConfigError as error:
         print(f"stormdrain: {error}", file=sys.stderr)

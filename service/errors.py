@@ -7,15 +7,19 @@ StormdrainError
 │   ├── Malformed          400
 │   ├── CrossSite          403
 │   ├── NotFound           404
-│   │   └── UnknownJob     404, with the known names
+│   │   ├── UnknownJob     404, with the known names
+│   │   └── Removed        410
 │   ├── WrongMethod        405, with the allowed ones
 │   ├── TooLarge           413
 │   ├── WrongContentType   415
-│   └── BadArguments       422
+│   ├── BadArguments       422
+│   └── KeyReused          422
 └── StoreError             the backlog could not do it
-    ├── StoreFull          507: not stored, the disk is full
     ├── StoreBusy          503: not stored; try again
+    ├── BacklogFull        503: not stored; try again later
+    ├── StoreFull          507: not stored, the disk's reserve is reached
     └── StoreBroken        504: the state of the last commit is unknown; this process ends
+        └── StoreCorrupt   504: and the file is damaged; the server ends
 """
 
 from __future__ import annotations

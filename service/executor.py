@@ -8,6 +8,7 @@ one to blame is known, to cancel is to kill, and neighbours share nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import multiprocessing
@@ -23,6 +24,7 @@ from service import linux, runner
 from service.job import Claim, Crashed, Outcome, Returned, TimedOut
 from service.output import Output
 from service.registry import Function
+from service.retry import CRASHES
 from service.slotprocess import SlotContext
 
 log = logging.getLogger(__name__)
@@ -203,6 +205,7 @@ class Executor:
         self._starting: dict[Claim, Outcome | None] = {}  # why it must not run after all
         self._busy: dict[Claim, Slot] = {}
         self._closed_because: Returned | None = None
+        self._last_chance = asyncio.Lock()
         # One long-lived thread, since forking takes 15 ms that the event loop does not have.
         self._starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="slot-starter")
 
@@ -214,9 +217,14 @@ class Executor:
         start_fork_server()
 
     async def run(self, claim: Claim, function: Function) -> Outcome:
-        """Run one claimed job to its end."""
-        kind = function.kind if claim.losses < LOSSES else "process"
+        """Run one claimed job to its end. One that has a last chance only runs while no other such does: those that
+        were together when a fork server died again and again are told apart by it."""
         self._starting[claim] = None
+        last_chance = claim.crashes >= CRASHES - 1
+        async with self._last_chance if last_chance else contextlib.nullcontext():
+            return await self._run(claim, function.kind if claim.losses < LOSSES else "process")
+
+    async def _run(self, claim: Claim, kind: str) -> Outcome:
         try:
             slot = await self._take(kind)
         except Exception as error:  # whatever it is: the job did not run

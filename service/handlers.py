@@ -33,6 +33,7 @@ from service.errors import (
     Refused,
     Removed,
     StoreError,
+    StoreFull,
     StormdrainError,
     TooLarge,
     WrongContentType,
@@ -43,6 +44,7 @@ from service.log import request_id
 
 log = logging.getLogger(__name__)
 
+DISK_AGAIN = 30  # seconds; somebody has to make room
 RETRY_AFTER_MAX = 60  # seconds; where nothing is run at all, somebody may be mending it
 
 KEY_MAX = 255  # characters
@@ -74,6 +76,8 @@ class Server:
 
     def retry_after(self, slug: str) -> int:
         """Whole seconds. A full backlog has room for a hundredth of it when so much has been run."""
+        if slug == StoreFull.slug:
+            return DISK_AGAIN
         if slug != BacklogFull.slug:
             return 1
         wanted, rate = self.config.backlog_max / 100, self.backlog.drain_rate
@@ -298,7 +302,7 @@ class JobById(Handler):
         record = await self.server.backlog.get(id)
         if record is None:
             if await self.server.backlog.removed(id):
-                raise Removed(f"job {id} has ended, and was kept for as long as KEEP and KEEP_MAX say")
+                raise Removed(f"job {id} is not kept any more: if it was accepted once, it has ended (KEEP, KEEP_MAX)")
             raise NotFound(f"there is no job {id}")
         self.answer(200, document(record))
 

@@ -14,11 +14,12 @@ import logging
 import os
 import signal
 import socket
+import stat
 import threading
 import time
 from dataclasses import dataclass
-
-from tornado.netutil import bind_sockets, bind_unix_socket
+from pathlib import Path
+from typing import Any
 
 from service import exits, linux, producer
 from service.config import Config, parse_listen
@@ -34,7 +35,6 @@ YOUNG = 10.0  # seconds; a child that lived longer starts over without backoff
 GRACE = 5.0  # seconds beyond the drain time, before a child is killed
 LOOK = 0.5  # seconds between looks for orphans; what a job started must be gone 1 s after its limit
 PAUSED = 5.0  # seconds between two looks: then we were stopped ourselves, perhaps with all producers
-QUEUE = 4096  # connections that may wait to be accepted; a unix socket refuses at once what is above that
 
 
 @dataclass(slots=True)
@@ -156,7 +156,7 @@ class Master:
         now, last = time.monotonic(), self._looked
         self._looked = now
         for pid, child in self._children.items():
-            if heard(child) or now - last > PAUSED:
+            if heard(child) or (child.beat and now - last > PAUSED):
                 child.beat = now
             elif child.beat and now - child.beat > 2 * self._config.lease:
                 log.error("producer %d (process %d) hangs: killing it", child.number, pid)
@@ -165,9 +165,16 @@ class Master:
     def _end_orphans(self) -> None:
         """Slots adopt what their jobs leave behind. Whatever comes to us has lost its slot, and is ended."""
         for pid in linux.children(os.getpid()):
-            if pid not in self._children:
+            if pid not in self._children and not is_tracker(pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
+
+def is_tracker(pid: int) -> bool:
+    """multiprocessing's resource tracker removes what its killed producer has left in /dev/shm, and then ends."""
+    with contextlib.suppress(OSError):
+        return b"multiprocessing.resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def heard(child: Child) -> bool:
@@ -177,11 +184,30 @@ def heard(child: Child) -> bool:
 
 
 def bind(listen: str) -> list[socket.socket]:
-    """Raises ConfigError when the address cannot be had."""
+    """Bound, but not listening: the first producer that can serve does that. Until then a connection is refused at
+    once, and nginx takes the request elsewhere. Raises ConfigError when the address cannot be had."""
     host, port = parse_listen(listen)
     try:
         if port == 0:
-            return [bind_unix_socket(host, mode=0o660, backlog=QUEUE)]
-        return bind_sockets(port, host, backlog=QUEUE)
+            return [bound(socket.AF_UNIX, host)]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return [bound(family, address) for family, _, _, _, address in found]
     except OSError as error:
         raise ConfigError(f"LISTEN is {listen}, which cannot be bound: {error.strerror}") from error
+
+
+def bound(family: int, address: Any) -> socket.socket:
+    it = socket.socket(family, socket.SOCK_STREAM)
+    it.setblocking(False)
+    if family == socket.AF_UNIX:
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISSOCK(Path(address).stat().st_mode):  # of a server that was killed
+                Path(address).unlink()
+        it.bind(address)
+        Path(address).chmod(0o660)
+        return it
+    it.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        it.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    it.bind(address)
+    return it

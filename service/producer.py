@@ -32,7 +32,7 @@ from service.backlog.aio import AsyncBacklog
 from service.backlog.base import Backlog, Bounds
 from service.config import Config
 from service.consumer import Consumer
-from service.errors import ConfigError, StoreBusy
+from service.errors import ConfigError, StoreBusy, StoreFull
 from service.executor import Executor, Limits
 from service.handlers import Server, application
 from service.job import new_id
@@ -48,18 +48,19 @@ BUFFER_MIN = 2 << 20  # bytes; headers must fit too, however small BODY_MAX is
 IDLE_TIMEOUT = 10.0
 # Seconds nginx needs to let go of idle connections, once we answer with `Connection: close`.
 LET_GO = 2.5
+QUEUE = 4096  # connections that may wait to be accepted; a unix socket refuses at once what is above that
 STORE_AGAIN = 0.5  # seconds before a store that somebody else has locked is asked again
 BEAT = 0.5  # seconds
 DRAIN_GRACE = 2.0  # seconds beyond the drain time, for the last commits; less than the master's
 
 
-def main(config: Config, sockets: list[socket.socket], booted_fd: int) -> int:
-    """Run one producer to its end; returns the exit code. A byte is written to `booted_fd` once it serves."""
+def main(config: Config, sockets: list[socket.socket], beats: int) -> int:
+    """Run one producer to its end; returns the exit code. While it serves it writes into `beats`."""
     registry.load(config.jobs)
     executor = Executor(config.slots, config.slot_idle, Limits(config.jobs, config.slot_memory, config.result_max))
     scratch.take()
     executor.prepare()
-    return asyncio.run(Producer(config, executor).run(sockets, booted_fd))
+    return asyncio.run(Producer(config, executor).run(sockets, beats))
 
 
 def bounds(config: Config) -> Bounds:
@@ -72,7 +73,7 @@ class Producer:
         self._stop = asyncio.Event()
         self._broken = False
 
-    async def run(self, sockets: list[socket.socket], booted_fd: int) -> int:
+    async def run(self, sockets: list[socket.socket], beats: int) -> int:
         config = self._config
         worker = f"{socket.gethostname()}.{os.getpid()}.{new_id()[-6:]}"
         loop = asyncio.get_running_loop()
@@ -99,8 +100,10 @@ class Producer:
             idle_connection_timeout=IDLE_TIMEOUT,
             body_timeout=IDLE_TIMEOUT,
         )
+        for bound in sockets:
+            bound.listen(QUEUE)
         http.add_sockets(sockets)
-        beating = asyncio.create_task(beat(booted_fd))
+        beating = asyncio.create_task(beat(beats))
         log.info("serving as %s", worker)
         await self._stop.wait()
 
@@ -131,7 +134,7 @@ class Producer:
         while not self._stop.is_set():
             try:
                 return await ask()
-            except StoreBusy as error:
+            except (StoreBusy, StoreFull) as error:
                 log.warning("start: the backlog does not answer: %s", error)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), STORE_AGAIN)
@@ -146,6 +149,7 @@ class Producer:
 
 async def beat(fd: int) -> None:
     """Tell the master that we serve. One that hangs while it has the store's lock would stop all others."""
+    os.set_blocking(fd, False)
     while True:
         with contextlib.suppress(BlockingIOError):  # it has not looked for a while
             os.write(fd, b"!")
@@ -170,10 +174,10 @@ def exit_now(code: int) -> None:
     os._exit(code)
 
 
-def boot(config: Config, sockets: list[socket.socket], booted_fd: int) -> None:
+def boot(config: Config, sockets: list[socket.socket], beats: int) -> None:
     """What the forked child does. Never returns."""
     try:
-        exit_now(main(config, sockets, booted_fd))
+        exit_now(main(config, sockets, beats))
     except ConfigError as error:
         log.error("%s", error, exc_info=error.__cause__ if error.traceback else None)
         exit_now(exits.CONFIG)

@@ -31,14 +31,12 @@ def settle(
             delay = outcome.delay
         case _:
             crashes += isinstance(outcome, Crashed)
-            if isinstance(outcome, Crashed) and not outcome.alone:
-                attempt -= (
-                    1  # most likely another's doing; the count of crashes ends a job that does it again and again
-                )
+            # Most likely another's doing; the count of crashes ends a job that does it again and again.
+            attempt -= isinstance(outcome, Crashed) and not outcome.alone
             if attempt >= claim.job.attempts or crashes >= CRASHES:
                 state = State.FAILED
             else:
-                delay = wait(max(attempt, 1), backoff, dice)
+                delay = wait(max(attempt, crashes, 1), backoff, dice)
     return Settlement(
         id=claim.job.id,
         token=claim.token,

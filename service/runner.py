@@ -98,6 +98,8 @@ def describe(error: BaseException) -> tuple[str, str, str]:
         message = str(error)
     except BaseException as second:  # a __str__ of the user's that raises
         message = f"<its message could not be made: {type(second).__name__}>"
+    if isinstance(error, MemoryError) and not message:
+        message = "no more memory: see SLOT_MEMORY"
     ours = error.__traceback__.tb_next if error.__traceback__ else None
     lines = "".join(traceback.format_exception(type(error), error, ours.tb_next if ours else None))
     return type(error).__name__[:NAME_MAX], _clean(message[:MESSAGE_MAX]), _clean(lines[-TRACEBACK_MAX:])

@@ -157,6 +157,9 @@ class AsyncBacklog:
     async def _read(self, read: Callable[..., T], *arguments: Any) -> T:
         try:
             return await self._loop.run_in_executor(self._reader, read, *arguments)
+        except StoreCorrupt as error:
+            self._break([], error)
+            raise
         except Exception as error:
             raise StoreError(f"the backlog cannot be read: {error}") from error
 

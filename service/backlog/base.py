@@ -1,7 +1,8 @@
 """The contract of a backlog, in words. tests/contract/ is the same contract as tests, run by every engine.
 
 Verbs block, and are narrow on purpose: async lives in one adapter, `aio`. The verbs that write come from one
-thread, those that read (get, counts, oldest, running, workers) from one other.
+thread, those that read (get, removed, ended, counts, oldest, running, workers, log_bytes) from one
+other.
 """
 
 from __future__ import annotations

@@ -41,12 +41,14 @@ class Disk:
         size = min(self._reserve // 2, BALLAST_MAX)
         if not size or self._ballast.exists() or self.free() < self._reserve + 2 * size:
             return
-        with suppress(FileExistsError):  # another producer was quicker
-            fd = os.open(self._ballast, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660)
+        unfinished = self._ballast.with_name(f"{self._ballast.name}.{os.getpid()}")
+        with suppress(OSError):  # a quota, or another producer was quicker: there are other days
             try:
-                os.posix_fallocate(fd, 0, size)
+                with unfinished.open("wb") as file:
+                    os.posix_fallocate(file.fileno(), 0, size)
+                os.link(unfinished, self._ballast)
             finally:
-                os.close(fd)
+                unfinished.unlink(missing_ok=True)
 
 
 def refuse_network(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,8 @@ from service import linux
 from service.backlog.base import KEY_KEPT, UNBOUNDED, Backlog, Bounds
 from service.errors import BacklogFull, StoreError
 from service.job import HISTORY_MAX, Claim, Job, Receipt, Record, Running, Settlement, State, stamp
+
+LATE = 1.0  # seconds, see sqlite
 
 
 @dataclass(slots=True)
@@ -46,6 +49,7 @@ class MemoryBacklog(Backlog):
     ) -> None:
         self._bounds, self._clock, self._wall = bounds, clock, wall
         self._removed, self._removed_until = 0, ""
+        self._late = -math.inf
         self._rows: dict[str, Row] = {}
         self._leases: dict[str, float] = {}
         self._keys: dict[str | None, tuple[str, bytes, float]] = {}
@@ -64,21 +68,26 @@ class MemoryBacklog(Backlog):
                 if row:
                     self._rows[id] = row
                 else:
-                    del self._rows[id]
+                    self._rows.pop(id, None)
             raise
 
     def _touch(self, row: Row) -> None:
         self._before.setdefault(row.job.id, replace(row, history=list(row.history)))
 
     def put(self, jobs: Sequence[Job]) -> list[Receipt | StoreError]:
-        return [self._put(job) for job in jobs]
+        queued = self.counts()[State.QUEUED]
+        receipts = []
+        for job in jobs:
+            receipts.append(receipt := self._put(job, queued))
+            queued += isinstance(receipt, Receipt) and receipt.new
+        return receipts
 
-    def _put(self, job: Job) -> Receipt | StoreError:
+    def _put(self, job: Job, queued: int) -> Receipt | StoreError:
         now = self._wall()
         if job.key in self._keys and self._keys[job.key][2] > now - KEY_KEPT:
             id, fingerprint, _ = self._keys[job.key]
             return Receipt(id, new=False, same=fingerprint == job.fingerprint)
-        if self.counts()[State.QUEUED] >= self._bounds.backlog_max:
+        if queued >= self._bounds.backlog_max:
             return BacklogFull("there are BACKLOG_MAX queued jobs already")
         if job.id in self._rows:
             return Receipt(job.id, new=False)
@@ -104,6 +113,8 @@ class MemoryBacklog(Backlog):
 
     def extend(self, worker: str, lease: float) -> bool:
         kept = worker in self._leases
+        if kept and self._leases[worker] < self._clock():
+            self._late = self._clock()
         self._leases[worker] = self._clock() + lease
         return kept
 
@@ -135,7 +146,7 @@ class MemoryBacklog(Backlog):
             self._touch(row)
             row.due = None
         expired = [worker for worker, until in self._leases.items() if until < now]
-        if sweeper in expired:
+        if sweeper in expired or now < self._late + LATE:
             expired = []
         return len(due) + sum(self._lost(worker, "its producer hung beyond its lease") for worker in expired)
 
@@ -143,6 +154,7 @@ class MemoryBacklog(Backlog):
         ended = sorted((row.finished_at, row.job.id) for row in self._rows.values() if row.finished_at is not None)
         excess = len(ended) - self._bounds.keep_max
         before = self._wall() - self._bounds.keep
+        self._keys = {key: used for key, used in self._keys.items() if used[2] > self._wall() - KEY_KEPT}
         for place, (finished_at, id) in enumerate(ended):
             if finished_at < before or place < excess:
                 self._before.setdefault(id, self._rows.pop(id))

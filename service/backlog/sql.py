@@ -121,7 +121,7 @@ RUNNING = "SELECT worker, id, name, started_at FROM jobs WHERE state = 'running'
 
 # The oldest ended jobs, at most a bite of them: those beyond a time or a number.
 PRUNE = """
-DELETE FROM jobs WHERE seq IN (SELECT seq FROM jobs WHERE finished_at IS NOT NULL AND (finished_at < :before OR :excess)
+DELETE FROM jobs WHERE seq IN (SELECT seq FROM jobs WHERE finished_at < :before
                                ORDER BY finished_at LIMIT :bite)
 RETURNING state, id
 """

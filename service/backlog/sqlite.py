@@ -7,11 +7,12 @@ that COMMIT waits for the flush of the write-ahead log.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,17 @@ OLDEST_SQLITE = (3, 51, 3)
 SCHEMA_VERSION = 2
 WAL_KEPT = 16 << 20  # bytes of write-ahead log that stay on disk, when a reader that made it grow has gone
 BITE = 200  # ended jobs removed in one commit; a few milliseconds, so that intake never waits for more
+OPEN_TIMEOUT = 1.0  # seconds
+LATE = 1.0  # seconds for which a worker that was late believes others to be late too: they ask again meanwhile
 BUSY_TIMEOUT = 1000  # milliseconds that a foreign lock, a person's shell for instance, is waited for
+
+
+CORRUPT = (apsw.CorruptError, apsw.NotADBError)
+
+
+def damage_mark(file: Path) -> Path:
+    """There when the store was found damaged."""
+    return Path(f"{file}.damaged")
 
 
 class SqliteBacklog(Backlog):
@@ -53,21 +64,34 @@ class SqliteBacklog(Backlog):
         self._changes: Counter[str] = Counter()
         file = Path(path).absolute()
         self._bounds, self._file = bounds, file
+        self._late = -math.inf  # when our own lease had ended before we renewed it
         self._presence = Presence(file.parent / "workers")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             refuse_network(file.parent)
             self._disk = Disk(file, bounds.disk_reserve)
             self._lock = os.open(f"{file}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
-            with self._locked():
-                self._db = self._connect(file)
-                self._prepare()
-            self._reader = self._connect(file)
-        except apsw.BusyError as error:
-            os.close(self._lock)  # it will be tried again
-            raise StoreBusy(str(error)) from error
+            self._open()
         except (OSError, apsw.Error) as error:
             raise ConfigError(f"BACKLOG is sqlite:{path}, which cannot be opened: {error}") from error
+
+    def _open(self) -> None:
+        if damage_mark(self._file).exists():
+            raise ConfigError(
+                f"the backlog {self._file} was found damaged: `make restore` a copy, or, when you know better, "
+                f"remove {damage_mark(self._file)}"
+            )
+        try:
+            with self._locked(OPEN_TIMEOUT):
+                self._db = self._connect(self._file)
+                self._prepare()
+            self._reader = self._connect(self._file)
+            self._inode = self._file.stat().st_ino
+        except BaseException as error:
+            os.close(self._lock)  # it may be tried again and again
+            if isinstance(error, apsw.BusyError):
+                raise StoreBusy(str(error)) from error
+            raise
 
     def _connect(self, file: Path) -> apsw.Connection:
         db = apsw.Connection(str(file))
@@ -93,22 +117,40 @@ class SqliteBacklog(Backlog):
             self._db.execute(sql.PROMOTE_AFTER_REBOOT, (self._boot,))
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, timeout: float = math.inf) -> Iterator[None]:
         # SQLite's own waiting sleeps and is unfair: p99 of 80 to 1,000 ms with two writers, 21 ms behind this lock.
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        if timeout == math.inf:
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        else:
+            self._lock_within(timeout)
         try:
             yield
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
+    def _lock_within(self, timeout: float) -> None:
+        """For the start, where waiting without end would be deaf to a stop signal. Raises StoreBusy."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                return fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise StoreBusy("somebody else writes without an end") from None
+                time.sleep(0.01)
+
     @contextmanager
     def batch(self) -> Iterator[None]:
         with self._locked():
             try:
+                if self._file.stat().st_ino != self._inode:
+                    raise StoreBroken("the file was replaced: this producer ends, the next one opens what is there")
                 self._db.execute("BEGIN IMMEDIATE")
             except apsw.BusyError as error:
                 raise StoreBusy(str(error)) from error
-            except apsw.Error as error:
+            except CORRUPT as error:
+                raise self._damaged(error) from error
+            except (OSError, apsw.Error) as error:
                 raise StoreBroken(str(error)) from error
             try:
                 yield
@@ -123,11 +165,23 @@ class SqliteBacklog(Backlog):
                 if isinstance(error, apsw.FullError):
                     self._disk.release()  # so that what has run can still be recorded
                     raise StoreFull(str(error)) from error
-                if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
-                    raise StoreCorrupt(str(error)) from error
+                if isinstance(error, CORRUPT):
+                    raise self._damaged(error) from error
                 if isinstance(error, apsw.Error):
                     raise StoreBroken(str(error)) from error
                 raise
+
+    def _damaged(self, error: BaseException) -> StoreCorrupt:
+        """Remembered, so that nothing is accepted after the next start either."""
+        with suppress(OSError):
+            damage_mark(self._file).touch()
+        return StoreCorrupt(str(error))
+
+    def _read(self, statement: str, *values: Any) -> list[Any]:
+        try:
+            return self._reader.execute(statement, values).fetchall()
+        except CORRUPT as error:
+            raise self._damaged(error) from error
 
     @contextmanager
     def _own_batch(self) -> Iterator[None]:
@@ -200,11 +254,13 @@ class SqliteBacklog(Backlog):
         if self._presence.fileno() is None:
             self._presence.arrive(worker)
         with self._own_batch():
-            kept = self._db.execute("SELECT 1 FROM workers WHERE worker = ?", (worker,)).get is not None
+            until: float | None = self._db.execute("SELECT lease_until FROM workers WHERE worker = ?", (worker,)).get
+            if until is not None and until < self._clock():
+                self._late = self._clock()
             self._db.execute(
                 "INSERT OR REPLACE INTO workers VALUES (?, ?, ?)", (worker, self._boot, self._clock() + lease)
             )
-        return kept
+        return until is not None
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         with self._own_batch():
@@ -237,7 +293,7 @@ class SqliteBacklog(Backlog):
             promoted = self._db.changes()
             lost = sum(self._lost(worker, "its producer died") for worker in self._presence.dead())
             expired = [worker for (worker,) in self._db.execute(sql.EXPIRED, now)]
-            if sweeper in expired:
+            if sweeper in expired or self._clock() < self._late + LATE:
                 expired = []
             lost += sum(self._lost(worker, "its producer hung beyond its lease") for worker in expired)
             return promoted + lost
@@ -248,18 +304,18 @@ class SqliteBacklog(Backlog):
             kept: int = self._db.execute(sql.ENDED_HERE).get
             excess = max(kept - self._bounds.keep_max, 0)
             values = {
-                "before": self._wall() - self._bounds.keep,
-                "excess": excess > 0,
+                "before": math.inf if excess else self._wall() - self._bounds.keep,
                 "bite": min(excess or BITE, BITE),
             }
             rows: list[Any] = self._db.execute(sql.PRUNE, values).fetchall()
             self._db.execute(sql.PRUNE_KEYS, (self._wall() - KEY_KEPT, BITE))
+            keys = self._db.changes()
             for state, _ in rows:
                 self._changes[state] -= 1
             if rows:
                 self._changes["removed"] += len(rows)
                 self._db.execute(sql.MARK_REMOVED, (max(id for _, id in rows),))
-        return len(rows) == BITE
+        return BITE in (len(rows), keys)
 
     def leave(self, worker: str) -> None:
         with self._own_batch():
@@ -274,9 +330,10 @@ class SqliteBacklog(Backlog):
         return lost
 
     def get(self, id: str) -> Record | None:
-        row: Any = self._reader.execute(sql.GET, (id,)).fetchone()
-        if row is None:
+        rows = self._read(sql.GET, id)
+        if not rows:
             return None
+        (row,) = rows
         id, name, args, timeout, attempts, priority = row[:6]
         state, attempt, created_at, run_at, started_at, finished_at, result, error, history = row[6:]
         return Record(
@@ -293,31 +350,27 @@ class SqliteBacklog(Backlog):
         )
 
     def removed(self, id: str) -> bool:
-        return bool(self._reader.execute("SELECT value >= ? FROM marks WHERE name = 'removed'", (id,)).get)
+        return (1,) in self._read("SELECT value >= ? FROM marks WHERE name = 'removed'", id)
 
     def ended(self) -> int:
-        ended: int = self._reader.execute(sql.ENDED).get
-        return ended
+        ((ended,),) = self._read(sql.ENDED)
+        return int(ended)
 
     def counts(self) -> dict[State, int]:
-        rows: list[Any] = self._reader.execute("SELECT state, n FROM counts WHERE state <> 'removed'").fetchall()
+        rows = self._read("SELECT state, n FROM counts WHERE state <> 'removed'")
         return {state: 0 for state in State} | {State(state): n for state, n in rows}
 
     def oldest(self) -> float | None:
-        oldest: float | None = self._reader.execute(sql.OLDEST).get
+        oldest: float | None
+        ((oldest,),) = self._read(sql.OLDEST)
         return oldest
 
     def running(self) -> list[Running]:
-        rows: list[Any] = self._reader.execute(sql.RUNNING).fetchall()
+        rows = self._read(sql.RUNNING)
         return [Running(*row) for row in rows]
 
-    def holders(self) -> list[str]:
-        """Whoever holds a job, alive or not."""
-        rows: list[Any] = self._reader.execute("SELECT DISTINCT worker FROM jobs WHERE state = 'running'").fetchall()
-        return [worker for (worker,) in rows]
-
     def workers(self) -> list[str]:
-        rows: list[Any] = self._reader.execute("SELECT worker FROM workers ORDER BY worker").fetchall()
+        rows = self._read("SELECT worker FROM workers ORDER BY worker")
         return [worker for (worker,) in rows]
 
     def log_bytes(self) -> int:

@@ -515,13 +515,14 @@ class EnginesAgree(RuleBasedStateMachine):
             replace(a_job(id, priority), key=key, fingerprint=fingerprint)
             for id, priority in zip(new, priorities, strict=True)
         ]
-        queued = self.all("counts")[State.QUEUED]
+        # What was returned comes on top: there can be more than may be put.
+        room = max(self.BOUNDS.backlog_max - self.all("counts")[State.QUEUED], 0)
         receipts = self.put_all(jobs)
         stored = [receipt.id for receipt in receipts if isinstance(receipt, Receipt) and receipt.new]
         assert set(stored) <= set(new)
-        assert len(stored) <= self.BOUNDS.backlog_max - queued
+        assert len(stored) <= room
         if key is None:
-            assert len(stored) == min(len(new), self.BOUNDS.backlog_max - queued)
+            assert len(stored) == min(len(new), room)
         self.ids += stored
 
     @precondition(lambda self: self.ids)

@@ -85,10 +85,12 @@ def test_a_producer_that_starts_while_the_store_is_locked_waits_for_it(tmp_path:
         it.wait_for(it.submit("noop", job_id="after"), "succeeded")
 
 
-def test_a_server_that_is_to_stop_while_it_waits_for_a_locked_store_stops(tmp_path: Path) -> None:
-    with server(tmp_path, PRODUCERS="1") as it:
+@LOCKS
+def test_a_server_that_is_to_stop_while_it_waits_for_a_locked_store_stops(tmp_path: Path, lock: str) -> None:
+    with server(tmp_path, PRODUCERS="1", DRAIN="1") as it:
         it.stop()
-        with script(WRITE_LOCK, str(file_of(tmp_path))):
+        with script(lock, str(file_of(tmp_path))):
             it.start()
             wait_until(lambda: "start: the backlog does not answer" in it.log.read_text(), "it waits")
             assert it.stop() == 0
+            assert "did not stop in time" not in it.log.read_text()

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import apsw
+import requests
 
-from tests.support import ROOT, server
+from tests.support import ROOT, server, wait_until
 
 
-def service(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"BACKLOG": f"sqlite:{folder}/data/backlog.db"}
+def service(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"BACKLOG": f"sqlite:{folder}/data/backlog.db"} | settings
     command = [sys.executable, "-m", "service", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
 
@@ -65,7 +67,7 @@ def test_what_is_no_backlog_is_not_restored_and_nothing_is_overwritten(tmp_path:
         it.stop()
         rubbish = tmp_path / "rubbish.db"
         rubbish.write_bytes(b"no database at all" * 1000)
-        for file, said in ((rubbish, "is no backlog, or damaged"), (tmp_path / "nowhere", "there is no file")):
+        for file, said in ((rubbish, "file is not a database"), (tmp_path / "nowhere", "there is no file")):
             done = service(tmp_path, "restore", str(file))
             assert done.returncode == 2
             assert said in done.stderr
@@ -75,3 +77,56 @@ def test_what_is_no_backlog_is_not_restored_and_nothing_is_overwritten(tmp_path:
         it.start()
         it.wait_until_ready()
         assert it.job(job)["args"] == {"job_id": "still here"}
+
+
+def test_a_copy_with_a_log_beside_it_is_restored_with_what_is_in_the_log(tmp_path: Path) -> None:
+    with server(tmp_path) as it:
+        job = it.submit("noop", job_id="only in the log")
+        it.wait_for(job, "succeeded")
+        it.kill_everything()
+        store, killed = tmp_path / "data/backlog.db", tmp_path / "killed.db"
+        for tail in ("", "-wal"):
+            shutil.copy(f"{store}{tail}", f"{killed}{tail}")
+        restored = service(tmp_path, "restore", str(killed))
+        assert restored.returncode == 0, restored.stderr
+        it.start()
+        it.wait_until_ready()
+        assert it.job(job)["args"] == {"job_id": "only in the log"}
+
+
+def test_another_database_is_not_restored(tmp_path: Path) -> None:
+    other = tmp_path / "other.db"
+    db = apsw.Connection(str(other))
+    db.execute("CREATE TABLE jobs (id)")
+    db.close()
+    with server(tmp_path) as it:
+        it.wait_for(job := it.submit("noop"), "succeeded")
+        it.stop()
+        refused = service(tmp_path, "restore", str(other))
+        assert refused.returncode == 2
+        assert "Traceback" not in refused.stderr
+        it.start()
+        it.wait_until_ready()
+        assert it.job(job)["state"] == "succeeded"
+
+
+def test_a_producer_whose_file_was_replaced_ends_and_accepts_nothing_into_the_old_one(tmp_path: Path) -> None:
+    """One that was born while the copy was put in place is not seen by `restore`."""
+    with server(tmp_path, PRODUCERS="1") as it:
+        copy = tmp_path / "copy.db"
+        assert service(tmp_path, "backup", str(copy)).returncode == 0
+        assert copy.stat().st_mode & 0o077 == 0
+        copy.rename(tmp_path / "data/backlog.db")
+        answer = requests.post(f"{it.url}/jobs", json={"job": "noop"}, timeout=10)
+        assert answer.status_code == 504
+        wait_until(lambda: "the file was replaced" in it.log.read_text(), "it says why")
+
+
+def test_a_copy_that_would_take_the_disks_reserve_is_refused(tmp_path: Path) -> None:
+    with server(tmp_path) as it:
+        it.stop()
+        environment = {"DISK_RESERVE": str(1 << 60)}
+        done = service(tmp_path, "backup", str(tmp_path / "copy.db"), **environment)
+        assert done.returncode == 2
+        assert "would leave less than DISK_RESERVE" in done.stderr
+        assert not list(tmp_path.glob("*copy*"))

@@ -94,6 +94,13 @@ def test_nginx_lets_go_of_idle_connections_before_the_server_does() -> None:
     assert int(seconds) < LET_GO < IDLE_TIMEOUT
 
 
+def test_what_a_check_says_last_is_what_the_stack_waits_for() -> None:
+    from service.__main__ import CHECKED
+
+    assert f'CHECKED = "{CHECKED}"' in (ROOT / "native/stack.py").read_text()
+    assert CHECKED in (ROOT / "docker/deploy.sh").read_text()
+
+
 def test_no_line_asks_nginx_to_replay_what_enqueues() -> None:
     for file in (ROOT / "nginx").glob("*.conf"):
         directives = [line.partition("#")[0] for line in file.read_text().splitlines()]
