@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 START_TIMEOUT = 30.0  # seconds; a module that hangs when it is imported must not hold up every other slot for ever
 START_AGAIN = 1.0  # seconds; a job that goes straight back would be claimed again at once, in a tight loop
 LOSSES = 3  # a job that was there when so many producers died gets a process of its own, to die in alone
+UNKNOWN = 255  # also what multiprocessing says when the fork server, which reads the code, is gone
+UNKNOWN_PATIENCE = 0.2  # seconds
 DEATH_TIMEOUT = 1.0  # seconds a killed process may take to be gone, as promised
 
 # What every slot needs, imported once in the fork server: a slot then starts in a fifth of the time.
@@ -132,9 +134,11 @@ class ProcessSlot:
         if killed_because:
             return killed_because
         self._context.process.join(DEATH_TIMEOUT)
-        if not linux.lives(self._fork_server):
+        exitcode = self._context.process.exitcode
+        # It closes its files, of which we hear at once, a moment before it has ended.
+        if linux.ends(self._fork_server, UNKNOWN_PATIENCE if exitcode == UNKNOWN else 0.0):
             return Crashed("the fork server died, and every slot of this producer with it", alone=False)
-        return Crashed(death(self._context.process.exitcode))
+        return Crashed(death(exitcode))
 
 
 def death(exitcode: int | None) -> str:

@@ -7,6 +7,7 @@ import ctypes
 import math
 import os
 import resource
+import select
 import signal
 import time
 from pathlib import Path
@@ -72,11 +73,18 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def lives(pid: int) -> bool:
-    """Not for a process that has ended and was not reaped yet."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
+def ends(pid: int, within: float) -> bool:
+    """Whether a process has ended, or does so within so many seconds; reaped or not."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        return bool(poll.poll(1000 * within))
+    finally:
+        os.close(fd)
 
 
 def clock() -> float:
