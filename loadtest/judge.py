@@ -26,7 +26,7 @@ class Kill:
     role: str
     signal: str
     workers: tuple[str, ...]  # how the names of the producers begin that it concerns
-    until: float = float("inf")  # of a STOP: its CONT
+    until: float = float("inf")  # of a STOP: its CONT; of a KILL: when it had been carried out
 
     @property
     def length(self) -> float:
@@ -77,7 +77,7 @@ def kills_of(events: Iterable[dict[str, Any]]) -> list[Kill]:
             e["role"],
             e["signal"],
             tuple(e["workers"]),
-            ends.get((e["pid"], e["at"]), float("inf")) if e["signal"] == "STOP" else e["at"],
+            ends.get((e["pid"], e["at"]), float("inf")) if e["signal"] == "STOP" else e.get("until", e["at"]),
         )
         for e in events
         if e["event"] == "kill"
@@ -127,7 +127,7 @@ def causes(kill: Kill, line: Line, kills: list[Kill], limits: Limits) -> bool:
     took = line.finished - kill.at - stopped_between(kills, kill.at, line.finished)
     match line.outcome, line.reason:
         case "lost", "its producer died":
-            killed = (dies(kill) or hangs_up(kill, kills)) and line.started <= kill.at + SLACK and took <= DEATH
+            killed = (dies(kill) or hangs_up(kill, kills)) and line.started <= kill.until + SLACK and took <= DEATH
             return killed or (drains(kill) and limits.drain <= took <= limits.drain + DRAIN_MORE)
         case ("lost", "its producer ended") | ("returned", "the producer stops"):
             return drains(kill) and took <= limits.drain + DRAIN_MORE

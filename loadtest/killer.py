@@ -135,13 +135,14 @@ class Killer:
         at = time.time()
         with suppress(Unusable):
             self._target.kill_container(victim.container)
-            self._note(at, victim, "KILL")
+            # Docker takes its time: until it has returned, the container goes on, and begins jobs.
+            self._note(at, victim, "KILL", until=time.time())
         self._later.append(
             (time.monotonic() + choice.length, lambda: self._target.start_container(victim.container)),
         )
 
-    def _note(self, at: float, victim: Victim, name: str) -> None:
-        self._ledger.note("kill", at=at, pid=victim.pid, role=victim.role, signal=name, workers=victim.workers)
+    def _note(self, at: float, victim: Victim, name: str, **more: float) -> None:
+        self._ledger.note("kill", at=at, pid=victim.pid, role=victim.role, signal=name, workers=victim.workers, **more)
 
 
 def spared(victim: Victim) -> bool:

@@ -42,6 +42,7 @@ CRASHED = line("crashed", "the slot's process was killed by SIGKILL")
         (CRASHED, kill(99.9, "fork server", "KILL")),
         (line("lost", DIED), kill(99.5, "producer", "KILL")),
         (line("lost", DIED), kill(99.5, "container", "KILL", "host.")),
+        (line("lost", DIED), kill(98.8, "container", "KILL", "host.", until=99.2)),  # Docker takes its time
         (line("lost", "its producer ended"), kill(92.0, "producer", "TERM")),
         (line("returned", "the producer stops"), kill(97.0, "master", "KILL", P, Q)),
         (line("lost", HUNG), kill(97.0, "producer", "STOP", until=101.0)),
