@@ -467,6 +467,31 @@ def test_reading_in_another_thread_while_jobs_are_put_is_safe(backlog: Backlog) 
     assert backlog.counts()[State.QUEUED] == 2000
 
 
+def test_who_was_late_takes_nobodys_jobs_right_after_it_renewed_its_lease(backlog: Backlog, clocks: Clocks) -> None:
+    """The store was held for longer than a lease: all were late, and one must be the first to come."""
+    put_one(backlog)
+    for worker in ("w1", "w2"):
+        backlog.extend(worker, LEASE)
+    claim = claim_one(backlog, "w1")
+    clocks.pass_time(LEASE + 1)
+    with backlog.batch():
+        assert backlog.extend("w2", LEASE)
+        assert backlog.sweep("w2") == 0
+    assert backlog.extend("w1", LEASE)
+    assert backlog.settle([settlement(claim)]) == [True]
+
+
+def test_who_was_late_finds_who_stays_away(backlog: Backlog, clocks: Clocks) -> None:
+    put_one(backlog)
+    for worker in ("w1", "w2"):
+        backlog.extend(worker, LEASE)
+    claim_one(backlog, "w1")
+    clocks.pass_time(LEASE + 1)
+    backlog.extend("w2", LEASE)
+    clocks.pass_time(2)
+    assert backlog.sweep("w2") == 1
+
+
 # counts, and the engines against each other
 
 

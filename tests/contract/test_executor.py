@@ -18,6 +18,7 @@ from service import registry
 from service.executor import LOSSES, Executor, Limits
 from service.job import Claim, Crashed, Job, Outcome, Raised, Returned, Succeeded, TimedOut, new_id
 from service.output import KEPT
+from service.retry import CRASHES
 
 HERE = Path(__file__).parent
 JOBS = "hostile_jobs"
@@ -51,11 +52,18 @@ class Slots:
         self.tokens = 0
 
     def run(
-        self, name: str, limit: float = SOON, id: str | None = None, attempt: int = 1, losses: int = 0, **args: Any
+        self,
+        name: str,
+        limit: float = SOON,
+        id: str | None = None,
+        attempt: int = 1,
+        losses: int = 0,
+        crashes: int = 0,
+        **args: Any,
     ) -> Awaitable[Outcome]:
         job = Job(id or new_id(), name, msgspec.json.encode(args), limit, 3)
         self.tokens += 1
-        self.last = Claim(job, self.tokens, attempt, 0, losses, 0.0)
+        self.last = Claim(job, self.tokens, attempt, crashes, losses, 0.0)
         return self.executor.run(self.last, registry.find(name))
 
 
@@ -539,5 +547,20 @@ def test_a_job_that_is_killed_while_its_slot_starts_does_not_run(tmp_path: Path)
         assert slots.executor.kill(slots.last, Returned("not wanted any more"))
         assert await running == Returned("not wanted any more")
         assert not (tmp_path / "ran").exists()
+
+    in_slots(test)
+
+
+def test_jobs_that_have_a_last_chance_run_one_at_a_time_beside_all_others(tmp_path: Path) -> None:
+    async def test(slots: Slots) -> None:
+        gate = tmp_path / "gate"
+        last = CRASHES - 1
+        first = asyncio.ensure_future(slots.run("waits_for", path=str(gate), crashes=last))
+        second = asyncio.ensure_future(slots.run("echo", value=2, crashes=last))
+        assert result(await slots.run("echo", value=3, crashes=last - 1)) == 3
+        assert not second.done()
+        gate.write_text("go on")
+        await first
+        assert result(await second) == 2
 
     in_slots(test)

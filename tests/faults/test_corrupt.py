@@ -140,11 +140,14 @@ def test_a_damaged_page_that_is_met_while_running_ends_the_server_and_keeps_the_
 ) -> None:
     file = copy(backlogs.stopped, tmp_path)
     damaged = garble(file, (backlogs.jobs_page - 1) * PAGE, PAGE)
-    it = Server(tmp_path, {"DRAIN": "0"})
+    it = Server(tmp_path, {"DRAIN": "0", "PRODUCERS": "1"})  # another could see the mark before it meets the page
     it.start()
     try:
         assert it.process.wait(30) == exits.CORRUPT
     finally:
         it.kill_everything()
     assert "the backlog's file is damaged" in it.log.read_text()
+    it.start()  # as a supervisor would
+    assert it.process.wait(30) == exits.CONFIG
+    assert "was found damaged: `make restore` a copy" in it.log.read_text()
     assert file.read_bytes() == damaged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -319,3 +320,33 @@ def test_a_whole_server_that_was_stopped_for_a_while_goes_on(tmp_path: Path) -> 
             os.kill(pid, signal.SIGCONT)
         it.wait_for(it.submit("noop"), "succeeded")
         assert it.producers() == before
+
+
+def semaphores(pids: list[int]) -> set[str]:
+    """Names below /dev/shm that these processes use."""
+    maps = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in pids)
+    return set(re.findall(r"/dev/shm/(sem\.\S+)", maps))
+
+
+def test_a_killed_producer_leaves_nothing_in_shared_memory(tmp_path: Path) -> None:
+    with server(tmp_path) as it:
+        for location in [it.submit("sleep", seconds=60) for _ in range(8)]:
+            it.wait_for(location, "running")
+        victim = it.producers()[0]
+        names = semaphores([victim])
+        assert names
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: not names & set(os.listdir("/dev/shm")), "its semaphores are gone")
+
+
+def test_nobody_is_sent_to_a_server_whose_producers_cannot_serve_yet(tmp_path: Path) -> None:
+    (tmp_path / "slow_jobs.py").write_text("import time\nfrom service.jobs import noop\ntime.sleep(2)\n")
+    it = Server(tmp_path, {"JOBS": "slow_jobs", "PYTHONPATH": f"{ROOT}:{tmp_path}"})
+    it.start()
+    try:
+        wait_until(lambda: "listening" in it.log.read_text() or descendants(it.process.pid), "it starts")
+        with pytest.raises(requests.ConnectionError):
+            requests.get(f"{it.url}/healthz", timeout=5)
+        it.wait_until_ready()
+    finally:
+        it.kill_everything()

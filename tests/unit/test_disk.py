@@ -1,5 +1,7 @@
 """What the store's disk must be, and what is kept free on it."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,19 @@ def test_without_a_reserve_there_is_no_ballast_and_nothing_is_low(tmp_path: Path
     it = disk.Disk(tmp_path / "backlog.db", 0)
     assert not it.low()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ballast_that_cannot_be_made_is_no_failure_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quota, of which nobody knows beforehand."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EDQUOT, "quota")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    it = disk.Disk(tmp_path / "backlog.db", 1 << 20)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    it.restore()
+    assert [file.name for file in tmp_path.iterdir()] == ["backlog.db.ballast"]
