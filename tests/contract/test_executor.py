@@ -32,6 +32,7 @@ SLACK = 1.0  # seconds that a loaded machine may add
 def jobs_module() -> Iterator[None]:
     """The fork server takes over the environment it is started in, and there is one in a process."""
     environment = pytest.MonkeyPatch()
+    signals = signal.pthread_sigmask(signal.SIG_BLOCK, ())  # as they are: `prepare` blocks some in this thread
     environment.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parents[1])]))
     environment.syspath_prepend(HERE)
     known = dict(registry._functions)
@@ -41,6 +42,7 @@ def jobs_module() -> Iterator[None]:
     registry._functions.update(known)
     sys.modules.pop(JOBS)
     environment.undo()
+    signal.pthread_sigmask(signal.SIG_SETMASK, signals)  # or whatever later tests start could not be stopped
 
 
 class Slots:
