@@ -153,7 +153,8 @@ def test_a_race_that_is_stopped_while_its_stack_starts_leaves_nothing(folder: Pa
     # The third comes while the first stops the stack.
     for sign in ("run/supervisord.pid", "run/server*.sock", "run"):
         wait_until(lambda sign=sign: list(place.glob(f"stack-*/{sign}")), sign)
-        family = [psutil.Process(pid) for found in place.glob("stack-*/run/supervisord.pid") if (pid := read_pid(found))]
+        pids = [read_pid(found) for found in place.glob("stack-*/run/supervisord.pid")]
+        family = [psutil.Process(pid) for pid in pids if pid]
         family += [child for process in family for child in descendants(process.pid)]
         os.killpg(race.pid, signal.SIGINT)
     _, said = race.communicate(timeout=60)
