@@ -9,7 +9,7 @@ from .exits import Exit
 from .judge import Explained, Kill, Recovery
 
 NAMED = 20  # of each kind printed; all of them are in the JSON file
-PROMISE = 2.0  # seconds
+PROMISE = 2.0  # seconds from a kill to the next start, where another producer lives
 
 
 @dataclass
@@ -80,6 +80,7 @@ class Findings:
             *(f"REFUSED, AND STORED number {number}" for number in self.false_refusals),
             *(f"STORED TWICE number {number}" for number in self.twice),
             *(f"UNEXPLAINED {said(it)}" for it in self.unexplained),
+            *(f"LATE {it.id}: {it.seconds:.2f} s" for it in self.recoveries if it.undisturbed and it.seconds > PROMISE),
             *(f"ORPHAN {text}" for text in self.orphans),
             *([f"INTEGRITY {self.store.integrity}"] if self.store.integrity != "ok" else []),
             *(f"MISCOUNTED {text}" for text in self.store.miscounted),

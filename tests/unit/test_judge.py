@@ -15,7 +15,7 @@ import pytest
 from loadtest import findings, judge, killer, ledger
 from loadtest.exits import Exit
 from loadtest.findings import Findings, Store
-from loadtest.judge import Kill, Limits, Line, explain
+from loadtest.judge import Kill, Limits, Line, Recovery, explain
 from loadtest.target import WEIGHTS
 from loadtest.victim import role_of
 
@@ -274,3 +274,10 @@ TRACKER = ["python", "-c", "from multiprocessing.resource_tracker import main;ma
 )
 def test_a_process_is_known_by_its_command_line_and_its_parent(words: list[str], above: str, role: str) -> None:
     assert role_of(words, above) == role
+
+
+@pytest.mark.parametrize(("seconds", "undisturbed", "broken"), [(1.9, True, 0), (2.1, True, 1), (4.0, False, 0)])
+def test_a_job_that_waited_longer_than_promised_is_a_broken_promise(
+    seconds: float, undisturbed: bool, broken: int
+) -> None:
+    assert len(some_findings(recoveries=[Recovery("a", seconds, undisturbed)]).broken()) == broken
