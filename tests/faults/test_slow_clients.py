@@ -143,7 +143,7 @@ def test_slow_clients_before_the_server_alone_are_closed_and_others_are_served(s
     def connect() -> socket.socket:
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(5)
-        connection.connect(str(stack.folder / "run/server.sock"))
+        connection.connect(str(stack.folder / "run/server_0.sock"))
         return connection
 
     def request() -> None:
