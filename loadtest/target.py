@@ -62,10 +62,10 @@ class Native:
         return found
 
     def kill_container(self, container: str) -> None:
-        raise NotImplementedError
+        raise AssertionError("the bare machine has no containers: its weights name none")
 
     def start_container(self, container: str) -> None:
-        raise NotImplementedError
+        raise AssertionError("the bare machine has no containers: its weights name none")
 
     def stop(self) -> None:
         self.said = self.stack.make("down")
