@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.errors import BadArguments, Malformed
-from service.handlers import Original, Submission, parse
+from service.handlers.body import Original, Submission, parse
 
 
 def test_a_submission_is_its_job_and_its_arguments() -> None:

@@ -1,0 +1,139 @@
+"""What all handlers share: the server behind them, the headers of every answer, and refusals as problem+json.
+
+Whatever is refused is refused before anything is stored (RFC 9457).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from uuid import uuid4
+
+import msgspec
+from tornado.web import HTTPError, RequestHandler
+
+from service.backlog.aio import AsyncBacklog
+from service.config import Config
+from service.consumer import Consumer
+from service.errors import (
+    BacklogFull,
+    CrossSite,
+    Malformed,
+    Refused,
+    StoreError,
+    StoreFull,
+    StormdrainError,
+    TooLarge,
+    WrongContentType,
+    WrongMethod,
+)
+from service.handlers.body import parse
+from service.log import request_id
+
+log = logging.getLogger(__name__)
+
+DISK_AGAIN = 30  # seconds; somebody has to make room
+RETRY_AFTER_MAX = 60  # seconds; where nothing is run at all, somebody may be mending it
+
+ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+# What curl says of a -d body when nobody told it otherwise; the body is JSON all the same.
+JSON_TYPES = ("", "application/json", "application/x-www-form-urlencoded")
+
+# What a browser says of a request that no other site's page has caused (Fetch Metadata). Without this, any page
+# that a developer visits could send jobs to the stack on loopback.
+OWN_SITE = ("none", "same-origin")
+
+
+@dataclass
+class Server:
+    """What the handlers of one producer share."""
+
+    config: Config
+    backlog: AsyncBacklog
+    consumer: Consumer
+    draining: bool = False
+
+    def retry_after(self, slug: str) -> int:
+        """Whole seconds. A full backlog has room for a hundredth of it when so much has been run."""
+        if slug == StoreFull.slug:
+            return DISK_AGAIN
+        if slug != BacklogFull.slug:
+            return 1
+        wanted, rate = self.config.backlog_max / 100, self.backlog.drain_rate
+        return round(min(max(wanted / rate, 1.0), RETRY_AFTER_MAX)) if rate else RETRY_AFTER_MAX
+
+
+class Handler(RequestHandler):
+    methods: ClassVar[tuple[str, ...]] = ("GET", "HEAD")
+
+    def initialize(self) -> None:
+        self.server: Server = self.application.settings["server"]
+        # Taken away, or Tornado would parse the body as a form before prepare() is asked.
+        content_type: str = self.request.headers.pop("Content-Type", "")
+        self.content_type = content_type.partition(";")[0].strip().lower()
+
+    def set_default_headers(self) -> None:
+        given = self.request.headers.get("X-Request-ID", "")
+        self.request_id = given if ID.fullmatch(given) else uuid4().hex
+        self.clear_header("Server")
+        self.set_header("X-Request-ID", self.request_id)
+        if self.application.settings["server"].draining:
+            self.set_header("Connection", "close")  # nginx takes its next request to another producer
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Cache-Control", "no-store")
+
+    def prepare(self) -> None:
+        request_id.set(self.request_id)
+        if self.request.method not in self.methods:
+            raise WrongMethod(f"{self.request.method} is not allowed here: use {', '.join(self.methods)}")
+        if self.request.method == "POST" and self.request.headers.get("Sec-Fetch-Site", "none") not in OWN_SITE:
+            raise CrossSite("a page of another site asks for this; browsers may send jobs from here only")
+        if len(self.request.body) > self.server.config.body_max:
+            raise TooLarge(f"the body is above BODY_MAX={self.server.config.body_max} bytes")
+
+    def compute_etag(self) -> None:
+        return None  # no hash over every answer
+
+    def head(self, *arguments: str) -> Any:
+        return self.get(*arguments)
+
+    def answer(self, status: int, body: Any) -> None:
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json")
+        self.finish(msgspec.json.encode(body) + b"\n")
+
+    def body(self, kind: type[msgspec.Struct]) -> Any:
+        """The request's body. Raises WrongContentType, Malformed, BadArguments."""
+        if self.content_type not in JSON_TYPES:
+            raise WrongContentType("send application/json")
+        return parse(self.request.body, kind)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        error = kwargs.get("exc_info", (None, None))[1]
+        if isinstance(error, StormdrainError):
+            self.problem(error.status, error.slug, error.title, error.detail, error.members)
+        elif isinstance(error, HTTPError) and status_code < 500:
+            slug = WrongMethod.slug if status_code == 405 else Malformed.slug
+            self.problem(status_code, slug, self._reason, error.log_message or "", {})
+        else:
+            self.problem(500, StormdrainError.slug, "Internal error", "it is in the log under this instance", {})
+
+    def problem(self, status: int, slug: str, title: str, detail: str, members: dict[str, Any]) -> None:
+        self.set_status(status)
+        self.set_header("Content-Type", "application/problem+json")
+        if status in (503, 507):
+            self.set_header("Retry-After", str(self.server.retry_after(slug)))
+        if status == 405:
+            self.set_header("Allow", ", ".join(self.methods))
+        problem = {"type": f"/problems/{slug}", "title": title, "status": status, "detail": detail}
+        self.finish(msgspec.json.encode(problem | {"instance": self.request_id} | members) + b"\n")
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        if isinstance(value, (Refused, HTTPError)):
+            log.debug("refused: %s", value)  # a client's mistake is no event of ours
+        elif isinstance(value, StoreError):
+            log.warning("the backlog: %s", value)
+        else:
+            super().log_exception(typ, value, tb)

@@ -1,0 +1,51 @@
+"""For who operates: what runs, whether it is alive, whether it is ready."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from service.errors import NotFound, StoreError
+from service.handlers.base import Handler
+from service.job import stamp
+from service.log import request_id
+
+
+class Stats(Handler):
+    async def get(self) -> None:
+        status = await self.server.backlog.status()
+        busy: dict[str, list[dict[str, Any]]] = {worker: [] for worker in status.workers}
+        for slot in status.running:
+            job = {"id": slot.id, "job": slot.name, "started_at": stamp(slot.started_at)}
+            busy.setdefault(slot.worker, []).append(job)
+        self.answer(
+            200,
+            {
+                "states": status.counts,
+                "drained_per_second": round(self.server.backlog.drain_rate, 1),
+                "oldest_queued_seconds": max(0.0, time.time() - status.oldest) if status.oldest else None,
+                "log_bytes": status.log_bytes,
+                "producers": [{"worker": worker, "running": jobs} for worker, jobs in busy.items()],
+            },
+        )
+
+
+class Health(Handler):
+    def get(self) -> None:
+        self.answer(200, {"status": "alive"})
+
+
+class Ready(Handler):
+    async def get(self) -> None:
+        if self.server.draining:
+            raise StoreError("this producer is shutting down")
+        await self.server.backlog.ping()
+        self.answer(200, {"status": "ready"})
+
+
+class Nothing(Handler):
+    methods = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+    def prepare(self) -> None:
+        request_id.set(self.request_id)
+        raise NotFound(f"there is nothing at {self.request.path}")

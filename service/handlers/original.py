@@ -1,0 +1,40 @@
+"""The original form, kept word for word."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+
+from service import registry
+from service.errors import Malformed
+from service.handlers.body import Original
+from service.handlers.intake import Intake
+
+LANDING = (Path(__file__).parents[1] / "landing.html").read_text()
+STYLE = LANDING.partition("<style>")[2].partition("</style>")[0]
+STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+PAGE_POLICY = f"default-src 'none'; style-src 'sha256-{STYLE_HASH}'; frame-ancestors 'none'; base-uri 'none'"
+
+
+class Root(Intake):
+    """The original form: a request with a JSON body, whether GET or POST, puts a job. Without a body: a person."""
+
+    methods = ("GET", "HEAD", "POST")
+
+    async def get(self) -> None:
+        if self.request.body:
+            return await self.post()
+        if "text/html" not in self.request.headers.get("Accept", ""):
+            raise Malformed('send {"job_id": 7} to run sleep, or POST a job to /jobs', known=registry.names())
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.set_header("Content-Security-Policy", PAGE_POLICY)
+        self.finish(LANDING)
+
+    async def post(self) -> None:
+        if not self.request.body:
+            return await self.get()  # nginx hands every request for / on as a POST, see nginx/original.conf
+        job_id = self.body(Original).job_id
+        await self.accept("sleep", {"job_id": job_id})
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(f"{job_id} add\n")
