@@ -14,7 +14,7 @@ from service import registry, retry
 from service.backlog.aio import AsyncBacklog
 from service.errors import StoreBroken, StoreError, UnknownJob
 from service.executor import Executor
-from service.job import Claim, Outcome, Returned
+from service.job import Cancelled, Claim, Outcome, Returned
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Consumer:
 
     def wake(self) -> None:
         """There is something to claim. Where no slot is free, another producer may have one."""
-        if self._free > 0:
+        if self.free > 0:
             self._woken.set()
         elif not self._waking_others:
             self._waking_others = True
@@ -74,7 +74,8 @@ class Consumer:
         self._backlog.wake_others()
 
     @property
-    def _free(self) -> int:
+    def free(self) -> int:
+        """Slots that have nothing to do."""
         return self._executor.slots - self._in_slots
 
     async def _forever(self, turn: Callable[[], Awaitable[None]], pause: float, while_draining: bool = True) -> None:
@@ -91,7 +92,7 @@ class Consumer:
 
     async def _claim(self) -> None:
         self._woken.clear()
-        free = self._free
+        free = self.free
         claims = await self._backlog.claim(free, self.worker) if free > 0 else []
         self._in_slots += len(claims)
         for claim in claims:
@@ -156,6 +157,15 @@ class Consumer:
         if await self._backlog.sweep(self.worker):
             self._woken.set()
             self._backlog.wake_others()
+        await self._cancel()
+        while await self._backlog.expire() and not self._stopping:
+            await asyncio.sleep(BETWEEN_BITES)
+
+    async def _cancel(self) -> None:
+        asked = set(await self._backlog.cancelling(self.worker))
+        for claim in list(self._running):
+            if (claim.job.id, claim.token) in asked:
+                self._executor.kill(claim, Cancelled())
 
     async def _prune(self) -> None:
         while await self._backlog.prune() and not self._stopping:

@@ -10,10 +10,12 @@ StormdrainError
 │   │   ├── UnknownJob     404, with the known names
 │   │   └── Removed        410
 │   ├── WrongMethod        405, with the allowed ones
+│   ├── WrongState         409
 │   ├── TooLarge           413
 │   ├── WrongContentType   415
 │   ├── BadArguments       422
-│   └── KeyReused          422
+│   ├── KeyReused          422
+│   └── Crowded            503: so many wait already
 └── StoreError             the backlog could not do it
     ├── StoreBusy          503: not stored; try again
     ├── BacklogFull        503: not stored; try again later
@@ -102,6 +104,13 @@ class WrongMethod(Refused):
     slug = "wrong-method"
 
 
+class WrongState(Refused):
+    """This job is in no state for that"""
+
+    status = 409
+    slug = "wrong-state"
+
+
 class TooLarge(Refused):
     """The body is too large"""
 
@@ -128,6 +137,13 @@ class KeyReused(Refused):
 
     status = 422
     slug = "key-reused"
+
+
+class Crowded(Refused):
+    """Too many wait here already"""
+
+    status = 503
+    slug = "crowded"
 
 
 class StoreError(StormdrainError):

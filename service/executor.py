@@ -173,8 +173,8 @@ class ThreadSlot:
         work = asyncio.wrap_future(self._pool.submit(runner.run, job.name, job.args, claim.attempt, self._result_max))
         await asyncio.wait((work, self._ended), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if work.done():
-            # The clock is the process's, the producer's that is: it says nothing of this job.
-            return replace(runner.outcome(work.result()), cpu_seconds=None)
+            # These are the process's, the producer's that is: they say nothing of this job.
+            return replace(runner.outcome(work.result()), cpu_seconds=None, max_rss=None)
         self.kill(TimedOut(timeout))
         return self._ended.result()
 

@@ -3,8 +3,9 @@
 put ──► queued ──claim──► running ──settle──► succeeded
           ▲                  │                failed      attempts or crashes are used up
           │                  │                cancelled   somebody asked
-          └── retry, return, ┘                expired     not started by its deadline
-              or its producer died
+          ├── retry, return, ┘                expired     not started by its deadline
+          │   or its producer died               │
+          └──────────── requeue ─────────────────┘
 """
 
 from __future__ import annotations
@@ -28,6 +29,13 @@ class State(StrEnum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"
 
+    @property
+    def ended(self) -> bool:
+        return self not in (State.QUEUED, State.RUNNING)
+
+
+REQUEUED_FROM = (State.FAILED, State.CANCELLED, State.EXPIRED)
+
 
 def new_id() -> str:
     """A UUIDv7 (RFC 9562): unguessable, and in order of time, so that index pages are filled one by one."""
@@ -49,6 +57,8 @@ class Job:
     timeout: float
     attempts: int
     priority: int = 0
+    delay: float = 0.0  # of the put only: seconds before it can be claimed
+    expires_in: float | None = None  # of the put only: seconds; what is not started by then never is
     key: str | None = None  # of the put only: the idempotency key; with the same one again, it is no second job
     fingerprint: bytes = b""  # of the put only: what the client asked for, to tell a repetition from another request
 
@@ -66,6 +76,8 @@ class Receipt:
     id: str
     new: bool = True  # False: it was here already
     same: bool = True  # False: the idempotency key was used for another request, and nothing was stored
+    state: State | None = State.QUEUED  # None: ended, and not kept any more
+    position: int | None = None  # in the backlog, 1 is next: at most so many start before it. None while not due
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +99,32 @@ class Record:
     job: Job
     state: State
     attempt: int
+    version: int  # grows with every change of state
     created_at: float
     run_at: float
+    expires_at: float | None
     started_at: float | None
     finished_at: float | None
     result: bytes | None
     error: bytes | None
     history: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A job as a line of a list. Times are seconds since the epoch; `error` is {type, message} as JSON."""
+
+    id: str
+    name: str
+    state: State
+    priority: int
+    attempt: int
+    attempts: int
+    created_at: float
+    run_at: float
+    started_at: float | None
+    finished_at: float | None
+    error: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +151,7 @@ class Ended:
 class Succeeded(Ended):
     result: bytes  # JSON
     cpu_seconds: float | None = None
+    max_rss: int | None = None  # bytes, the most that the slot's process has had so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +162,7 @@ class Raised(Ended):
     message: str
     traceback: str
     cpu_seconds: float | None = None
+    max_rss: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +186,12 @@ class Returned(Ended):
     delay: float = 0.0  # seconds before it can be claimed again
 
 
-Outcome = Succeeded | Raised | Crashed | TimedOut | Returned
+@dataclass(frozen=True, slots=True)
+class Cancelled(Ended):
+    """Somebody asked for its end while it ran."""
+
+
+Outcome = Succeeded | Raised | Crashed | TimedOut | Returned | Cancelled
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from service.errors import ConfigError, StoreBusy, StoreFull
 from service.executor import Executor, Limits
 from service.handlers import Server, application
 from service.job import new_id
+from service.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class Producer:
         if await self._when_free(consumer.start) is None:
             await backlog.close(worker)
             return 0
-        server = Server(config, backlog, consumer)
+        server = Server(config, backlog, consumer, Watch(backlog))
         http = HTTPServer(
             application(server),
             xheaders=True,  # nginx sets X-Real-IP, and nobody else reaches us
@@ -109,6 +110,7 @@ class Producer:
 
         log.info("draining: up to %g s for what runs", config.drain)
         server.draining = True
+        server.watch.close()
         take_what_waits(http, sockets)
         http.stop()
         try:

@@ -7,7 +7,19 @@ from random import random
 
 import msgspec
 
-from service.job import Claim, Crashed, Outcome, Raised, Returned, Settlement, State, Succeeded, TimedOut, stamp
+from service.job import (
+    Cancelled,
+    Claim,
+    Crashed,
+    Outcome,
+    Raised,
+    Returned,
+    Settlement,
+    State,
+    Succeeded,
+    TimedOut,
+    stamp,
+)
 
 CRASHES = 3  # a job that kills its slot this often is failed, however many attempts are left
 BACKOFF_MAX = 3600.0  # seconds; beyond an hour a longer wait tells nobody anything
@@ -26,6 +38,8 @@ def settle(
     match outcome:
         case Succeeded():
             state, result = State.SUCCEEDED, outcome.result
+        case Cancelled():
+            state = State.CANCELLED
         case Returned():
             attempt -= 1
             delay = outcome.delay
@@ -43,7 +57,7 @@ def settle(
         state=state,
         attempt=attempt,
         crashes=crashes,
-        entry=history_entry(claim, outcome, worker, now),
+        entry=history_entry(claim, outcome, state, worker, now),
         delay=delay,
         result=result,
         error=error_of(outcome),
@@ -69,13 +83,15 @@ def describe(outcome: Outcome) -> tuple[str, str | None]:
             return "timed_out", f"over its limit of {limit:g} s"
         case Returned(reason=reason):
             return "returned", reason
+        case Cancelled():
+            return "cancelled", "somebody asked for its end while it ran"
 
 
 def error_of(outcome: Outcome) -> bytes | None:
     """The `error` member of the job: {type, message, traceback}."""
     error: dict[str, str | None]
     match outcome:
-        case Succeeded() | Returned():
+        case Succeeded() | Returned() | Cancelled():
             return None
         case Raised(type=kind, message=message, traceback=traceback):
             error = {"type": kind, "message": message, "traceback": traceback}
@@ -85,7 +101,8 @@ def error_of(outcome: Outcome) -> bytes | None:
     return msgspec.json.encode(error)
 
 
-def history_entry(claim: Claim, outcome: Outcome, worker: str, now: float) -> bytes:
+def history_entry(claim: Claim, outcome: Outcome, state: State, worker: str, now: float) -> bytes:
+    """A line of the job's history. `state` is what the job is in after it; `version` the job's then."""
     word, reason = describe(outcome)
     return msgspec.json.encode(
         {
@@ -96,6 +113,9 @@ def history_entry(claim: Claim, outcome: Outcome, worker: str, now: float) -> by
             "outcome": word,
             "reason": reason,
             "cpu_seconds": getattr(outcome, "cpu_seconds", None),
+            "max_rss_bytes": getattr(outcome, "max_rss", None),
             "output": outcome.output or None,
+            "state": state,
+            "version": claim.token + 1,
         }
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -26,7 +27,7 @@ TRACEBACK_MAX = 16_000  # characters; the end of it says what happened
 NAME_MAX = 200  # characters
 MESSAGE_MAX = 4_000  # characters
 
-Reply = tuple[bool, tuple[str, ...] | bytes, float]
+Reply = tuple[bool, tuple[str, ...] | bytes, float, int]
 
 
 def initialise(jobs: str, memory: int, output: Connection) -> None:
@@ -72,17 +73,22 @@ def _die_with_producer() -> None:
 
 
 def run(name: str, args: bytes, attempt: int, result_max: int) -> Reply:
-    """(True, result as JSON, CPU seconds) or (False, (type, message, traceback), CPU seconds)."""
+    """(True, result as JSON) or (False, (type, message, traceback)), and what it took: CPU seconds, and the most memory
+    that this process has had so far, in bytes."""
     started = time.process_time()
     try:
         result = encode(registry.call(name, json.loads(args), attempt), result_max)
-        return True, result, time.process_time() - started
+        return True, result, *taken(started)
     except BaseException as error:  # SystemExit and KeyboardInterrupt too: a job can only hurt itself
-        return False, describe(error), time.process_time() - started
+        return False, describe(error), *taken(started)
     finally:
         with suppress(Exception):  # whatever the job has put in their place
             sys.stdout.flush()
             sys.stderr.flush()
+
+
+def taken(started: float) -> tuple[float, int]:
+    return time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def encode(result: Any, result_max: int) -> bytes:
@@ -112,9 +118,9 @@ def _clean(text: str) -> str:
 
 def outcome(reply: Reply) -> Succeeded | Raised:
     """The reply, as the producer sees it."""
-    succeeded, payload, cpu_seconds = reply
+    succeeded, payload, cpu_seconds, max_rss = reply
     if succeeded:
         assert isinstance(payload, bytes)
-        return Succeeded(payload, cpu_seconds)
+        return Succeeded(payload, cpu_seconds, max_rss)
     kind, message, lines = payload
-    return Raised(str(kind), str(message), str(lines), cpu_seconds)
+    return Raised(str(kind), str(message), str(lines), cpu_seconds, max_rss)

@@ -12,18 +12,19 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from service.backlog.base import Backlog
+from service.backlog.base import Backlog, Page
 from service.errors import StoreBroken, StoreBusy, StoreCorrupt, StoreError, StoreFull
 from service.job import Claim, Job, Receipt, Record, Running, Settlement, State
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
 
 GROUP = 512  # writes in one commit at most, so that no request waits for a transaction without end
 SAMPLES = 20  # of the jobs that have ended, one with every sweep: the last ten seconds
@@ -93,6 +94,24 @@ class AsyncBacklog:
         answer: int = await self._write("sweep", (sweeper,))
         return answer
 
+    async def expire(self) -> bool:
+        answer: bool = await self._write("expire", ())
+        return answer
+
+    async def cancel(self, id: str) -> State | None:
+        answer: State | None = await self._write("cancel", (id,))
+        return answer
+
+    async def requeue(self, id: str) -> State | None:
+        """Raises BacklogFull."""
+        answer: State | None = await self._write("requeue", (id,))
+        return answer
+
+    async def requeue_many(self, state: State, name: str | None, before: float) -> int:
+        """Raises BacklogFull."""
+        answer: int = await self._write("requeue_many", (state, name, before))
+        return answer
+
     async def ping(self) -> None:
         """Returns when the store can be written. Raises StoreError."""
         await self._write("ping", ())
@@ -112,6 +131,15 @@ class AsyncBacklog:
 
     async def get(self, id: str) -> Record | None:
         return await self._read(self._backlog.get, id)
+
+    async def page(self, state: State | None, name: str | None, before: int | None, limit: int) -> Page:
+        return await self._read(self._backlog.page, state, name, before, limit)
+
+    async def versions(self, ids: Sequence[str]) -> dict[str, int]:
+        return await self._read(self._backlog.versions, ids)
+
+    async def cancelling(self, worker: str) -> Sequence[tuple[str, int]]:
+        return await self._read(self._backlog.cancelling, worker)
 
     async def status(self) -> Status:
         return await self._read(self._status)

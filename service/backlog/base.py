@@ -1,8 +1,8 @@
 """The contract of a backlog, in words. tests/contract/ is the same contract as tests, run by every engine.
 
 Verbs block, and are narrow on purpose: async lives in one adapter, `aio`. The verbs that write come from one
-thread, those that read (get, removed, ended, counts, oldest, running, workers, log_bytes) from one
-other.
+thread, those that read (get, page, versions, removed, ended, counts, oldest, running, workers, log_bytes) from
+one other.
 """
 
 from __future__ import annotations
@@ -12,12 +12,20 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from service.errors import StoreError
-from service.job import Claim, Job, Receipt, Record, Running, Settlement, State
+from service.job import Claim, Job, Listed, Receipt, Record, Running, Settlement, State
 
 KEY_KEPT = 86400.0  # seconds after which an idempotency key may be used anew
+# Seconds that one step of priority is worth: a job goes before those of a priority one lower that came up to so much
+# earlier, and no flood of higher ones holds it back for longer than 200 times this.
+AGEING = 60.0
+COUNTED = 10_000  # jobs of lower rank that are counted for a position; beyond, it is the length of the backlog
+BITE = (
+    200  # jobs removed, expired or queued again in one commit; a few milliseconds, so that intake never waits for more
+)
+SCAN = 10_000  # jobs looked at for one page of a list
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,13 @@ class Bounds:
 
 
 UNBOUNDED = Bounds()
+
+
+class Page(NamedTuple):
+    """A part of a list. It may hold fewer jobs than were asked for, even none: the places looked at are bounded."""
+
+    jobs: list[Listed]
+    next: int | None  # the place to go on from; None at the end
 
 
 class Backlog(Protocol):
@@ -48,8 +63,8 @@ class Backlog(Protocol):
         BacklogFull, or StoreFull where the disk's reserve is reached."""
 
     def claim(self, limit: int, worker: str) -> list[Claim]:
-        """queued → running for up to `limit` jobs: highest priority first, then oldest; each with a new fencing
-        token. Two workers never get the same job."""
+        """queued → running for up to `limit` jobs that are due: highest priority first, then oldest, as AGEING mixes
+        the two; each with a new fencing token. Two workers never get the same job."""
 
     def extend(self, worker: str, lease: float) -> bool:
         """This worker lives, and keeps what it holds for another `lease` seconds.
@@ -65,6 +80,24 @@ class Backlog(Protocol):
         A sweeper whose own lease has ended finds nobody hanging: the store may have been held, a disk may have
         stood still, and the others could renew their leases no more than it could."""
 
+    def expire(self) -> bool:
+        """queued → expired for some of the jobs that should have started by now. True when there may be more."""
+
+    def cancel(self, id: str) -> State | None:
+        """The state the job was found in, None when it is not here. Queued, it is cancelled now; running, its worker
+        finds it in `cancelling`, and it is not queued again; ended, nothing happens."""
+
+    def cancelling(self, worker: str) -> list[tuple[str, int]]:
+        """(id, fencing token) of what this worker runs and somebody wants ended."""
+
+    def requeue(self, id: str) -> State | StoreError | None:
+        """The state the job was found in, None when it is not here. Failed, cancelled or expired, it is queued again,
+        with all its attempts; a StoreError where there is no room."""
+
+    def requeue_many(self, state: State, name: str | None, before: float) -> int | StoreError:
+        """`requeue` for some of the jobs in this state that ended before a time (seconds since the epoch). How many:
+        0 when there are no more; a StoreError where there is no room."""
+
     def prune(self) -> bool:
         """Remove some of the jobs that ended too long ago, or are too many. True when there may be more."""
 
@@ -73,6 +106,12 @@ class Backlog(Protocol):
 
     def get(self, id: str) -> Record | None:
         """The job as it stands."""
+
+    def page(self, state: State | None, name: str | None, before: int | None, limit: int) -> Page:
+        """Newest first: up to `limit` jobs of this state and name that were put before place `before`."""
+
+    def versions(self, ids: Sequence[str]) -> dict[str, int]:
+        """The version of each of these jobs that is here."""
 
     def removed(self, id: str) -> bool:
         """Whether a job that is not here was here once. True also for an id of that time that never was."""
@@ -84,7 +123,8 @@ class Backlog(Protocol):
         """Jobs by state. Never a scan: the cost does not grow with the backlog."""
 
     def oldest(self) -> float | None:
-        """When the claimable job that waits longest was put, in seconds since the epoch; None when there is none."""
+        """Since when the claimable job that waits longest can be claimed, in seconds since the epoch; None when there
+        is none."""
 
     def running(self) -> list[Running]:
         """What every slot of every worker runs."""

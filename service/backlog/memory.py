@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +13,21 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from service import linux
-from service.backlog.base import KEY_KEPT, UNBOUNDED, Backlog, Bounds
+from service.backlog.base import AGEING, KEY_KEPT, UNBOUNDED, Backlog, Bounds, Page
 from service.errors import BacklogFull, StoreError
-from service.job import HISTORY_MAX, Claim, Job, Receipt, Record, Running, Settlement, State, stamp
+from service.job import (
+    HISTORY_MAX,
+    REQUEUED_FROM,
+    Claim,
+    Job,
+    Listed,
+    Receipt,
+    Record,
+    Running,
+    Settlement,
+    State,
+    stamp,
+)
 
 LATE = 1.0  # seconds, see sqlite
 
@@ -22,8 +35,13 @@ LATE = 1.0  # seconds, see sqlite
 @dataclass(slots=True)
 class Row:
     job: Job
+    seq: int
     created_at: float
     run_at: float
+    rank: float
+    expires: float | None = None  # on the clock of this boot
+    expires_at: float | None = None
+    cancel: bool = False
     state: State = State.QUEUED
     due: float | None = None  # the clock of this boot; None: can be claimed
     attempt: int = 0
@@ -50,6 +68,7 @@ class MemoryBacklog(Backlog):
         self._bounds, self._clock, self._wall = bounds, clock, wall
         self._removed, self._removed_until = 0, ""
         self._late = -math.inf
+        self._seq, self._epoch = 0, wall() - clock()
         self._rows: dict[str, Row] = {}
         self._leases: dict[str, float] = {}
         self._keys: dict[str | None, tuple[str, bytes, float]] = {}
@@ -83,22 +102,42 @@ class MemoryBacklog(Backlog):
         return receipts
 
     def _put(self, job: Job, queued: int) -> Receipt | StoreError:
-        now = self._wall()
+        now, run_at = self._wall(), self._wall() + job.delay
         if job.key in self._keys and self._keys[job.key][2] > now - KEY_KEPT:
             id, fingerprint, _ = self._keys[job.key]
-            return Receipt(id, new=False, same=fingerprint == job.fingerprint)
+            known = self._rows.get(id)
+            state = known.state if known else None
+            return Receipt(id, new=False, same=fingerprint == job.fingerprint, state=state)
         if queued >= self._bounds.backlog_max:
-            return BacklogFull("there are BACKLOG_MAX queued jobs already")
+            return self._full()
         if job.id in self._rows:
             return Receipt(job.id, new=False)
         self._before.setdefault(job.id, None)
-        self._rows[job.id] = Row(replace(job, key=None, fingerprint=b""), now, now)
+        self._seq += 1
+        plain = replace(job, key=None, fingerprint=b"", delay=0.0, expires_in=None)
+        row = Row(plain, self._seq, now, run_at, self._rank(job) + job.delay)
+        position = None if job.delay else 1 + self._ahead(row, queued)
+        if job.delay:
+            row.due = self._clock() + job.delay
+        if job.expires_in is not None:
+            row.expires, row.expires_at = self._clock() + job.expires_in, now + job.expires_in
+        self._rows[job.id] = row
         if job.key is not None:
             self._keys[job.key] = (job.id, job.fingerprint, now)
-        return Receipt(job.id)
+        return Receipt(job.id, position=position)
+
+    def _rank(self, job: Job) -> float:
+        return self._epoch + self._clock() - AGEING * job.priority
+
+    def _full(self) -> BacklogFull:
+        return BacklogFull(f"there are BACKLOG_MAX={self._bounds.backlog_max} queued jobs already")
+
+    def _ahead(self, row: Row, queued: int) -> int:
+        return sum(other.rank < row.rank for other in self._ready()) if row.job.priority > 0 else queued
 
     def claim(self, limit: int, worker: str) -> list[Claim]:
-        ready = sorted(self._ready(), key=lambda row: -row.job.priority)
+        ready = [row for row in self._ready() if row.expires is None or row.expires > self._clock()]
+        ready.sort(key=lambda row: (row.rank, row.seq))
         return [self._claim(row, worker) for row in ready[:limit]]
 
     def _ready(self) -> list[Row]:
@@ -109,6 +148,7 @@ class MemoryBacklog(Backlog):
         row.state, row.worker, row.started_at = State.RUNNING, worker, self._wall()
         row.attempt += 1
         row.token += 1
+        row.expires = None
         return Claim(row.job, row.token, row.attempt, row.crashes, row.losses, row.started_at)
 
     def extend(self, worker: str, lease: float) -> bool:
@@ -127,14 +167,47 @@ class MemoryBacklog(Backlog):
             return False
         self._touch(row)
         row.state, row.attempt, row.crashes, row.worker = s.state, s.attempt, s.crashes, None
+        row.token += 1
         row.result, row.error = s.result, s.error
         self._note(row, s.entry)
         if s.state == State.QUEUED:
             row.run_at = self._wall() + s.delay
             row.due = self._clock() + s.delay if s.delay else None
+            self._cancel_returned(row)
         else:
-            row.finished_at = self._wall()
+            row.finished_at, row.cancel = self._wall(), False
         return True
+
+    def _cancel_returned(self, row: Row) -> None:
+        if row.cancel:
+            self._end_unrun(row, State.CANCELLED, "somebody asked for its end while it ran")
+
+    def _end_unrun(self, row: Row, state: State, reason: str) -> None:
+        self._touch(row)
+        self._note_unrun(row, state, state, reason)
+        row.state, row.finished_at, row.cancel = state, self._wall(), False
+        row.due = row.expires = None
+
+    def _note_unrun(self, row: Row, outcome: str, state: State, reason: str) -> None:
+        row.token += 1
+        self._note(row, self._entry(row, None, outcome, reason, state))
+
+    def _entry(self, row: Row, worker: str | None, outcome: str, reason: str, state: State) -> bytes:
+        """For what no slot has come to; `row` has its new version already."""
+        entry = {
+            "attempt": row.attempt,
+            "worker": worker,
+            "started_at": stamp(row.started_at) if worker and row.started_at is not None else None,
+            "finished_at": stamp(self._wall()),
+            "outcome": outcome,
+            "reason": reason,
+            "cpu_seconds": None,
+            "max_rss_bytes": None,
+            "output": None,
+            "state": state,
+            "version": row.token,
+        }
+        return msgspec.json.encode(entry)
 
     def _note(self, row: Row, entry: bytes) -> None:
         row.history = [*row.history, entry][-HISTORY_MAX:]
@@ -149,6 +222,57 @@ class MemoryBacklog(Backlog):
         if sweeper in expired or now < self._late + LATE:
             expired = []
         return len(due) + sum(self._lost(worker, "its producer hung beyond its lease") for worker in expired)
+
+    def expire(self) -> bool:
+        for row in list(self._rows.values()):
+            if row.state == State.QUEUED and row.expires is not None and row.expires <= self._clock():
+                self._end_unrun(row, State.EXPIRED, "not started by its deadline")
+        return False
+
+    def cancel(self, id: str) -> State | None:
+        row = self._rows.get(id)
+        if row is None:
+            return None
+        found = row.state
+        if found == State.QUEUED:
+            self._end_unrun(row, State.CANCELLED, "somebody asked for its end")
+        elif found == State.RUNNING:
+            self._touch(row)
+            row.cancel = True
+        return found
+
+    def cancelling(self, worker: str) -> list[tuple[str, int]]:
+        return [(row.job.id, row.token) for row in list(self._rows.values()) if row.worker == worker and row.cancel]
+
+    def requeue(self, id: str) -> State | StoreError | None:
+        row = self._rows.get(id)
+        if row is None:
+            return None
+        if row.state not in REQUEUED_FROM:
+            return row.state
+        if self.counts()[State.QUEUED] >= self._bounds.backlog_max:
+            return self._full()
+        found = row.state
+        self._requeue(row)
+        return found
+
+    def _requeue(self, row: Row) -> None:
+        self._touch(row)
+        self._note_unrun(row, "requeued", State.QUEUED, "somebody asked for it")
+        row.state, row.finished_at, row.cancel, row.result, row.error = State.QUEUED, None, False, None, None
+        row.attempt = row.crashes = row.losses = 0
+        row.run_at = self._wall()
+        row.rank = self._rank(row.job)
+
+    def requeue_many(self, state: State, name: str | None, before: float) -> int | StoreError:
+        room = self._bounds.backlog_max - self.counts()[State.QUEUED]
+        if room <= 0:
+            return self._full()
+        rows = [row for row in self._rows.values() if row.state == state and (row.finished_at or before) < before]
+        rows = [row for row in rows if name in (None, row.job.name)][:room]
+        for row in rows:
+            self._requeue(row)
+        return len(rows)
 
     def prune(self) -> bool:
         ended = sorted((row.finished_at, row.job.id) for row in self._rows.values() if row.finished_at is not None)
@@ -170,18 +294,11 @@ class MemoryBacklog(Backlog):
         held = [row for row in list(self._rows.values()) if row.worker == worker]
         for row in held:
             self._touch(row)
-            entry = {
-                "attempt": row.attempt,
-                "worker": worker,
-                "started_at": stamp(row.started_at or 0.0),
-                "finished_at": stamp(self._wall()),
-                "outcome": "lost",
-                "reason": reason,
-                "cpu_seconds": None,
-            }
-            self._note(row, msgspec.json.encode(entry))
+            row.token += 1
+            self._note(row, self._entry(row, worker, "lost", reason, State.QUEUED))
             row.state, row.worker, row.attempt = State.QUEUED, None, row.attempt - 1
             row.losses += 1
+            self._cancel_returned(row)
         return len(held)
 
     def get(self, id: str) -> Record | None:
@@ -192,14 +309,42 @@ class MemoryBacklog(Backlog):
             row.job,
             row.state,
             row.attempt,
+            row.token,
             row.created_at,
             row.run_at,
+            row.expires_at,
             row.started_at,
             row.finished_at,
             row.result,
             row.error,
             b"[" + b",".join(row.history) + b"]",
         )
+
+    def page(self, state: State | None, name: str | None, before: int | None, limit: int) -> Page:
+        rows = [row for row in reversed(list(self._rows.values())) if row.seq < (before or sys.maxsize)]
+        rows = [row for row in rows if state in (None, row.state) and name in (None, row.job.name)][:limit]
+        return Page([self._listed(row) for row in rows], rows[-1].seq if len(rows) == limit else None)
+
+    def _listed(self, row: Row) -> Listed:
+        job, error = row.job, msgspec.json.decode(row.error or b"null")
+        if error:
+            error = msgspec.json.encode({"type": error["type"], "message": error["message"][:200]})
+        return Listed(
+            job.id,
+            job.name,
+            row.state,
+            job.priority,
+            row.attempt,
+            job.attempts,
+            row.created_at,
+            row.run_at,
+            row.started_at,
+            row.finished_at,
+            error,
+        )
+
+    def versions(self, ids: Sequence[str]) -> dict[str, int]:
+        return {id: self._rows[id].token for id in ids if id in self._rows}
 
     def removed(self, id: str) -> bool:
         return id <= self._removed_until
@@ -211,7 +356,7 @@ class MemoryBacklog(Backlog):
         return {state: 0 for state in State} | Counter(row.state for row in list(self._rows.values()))
 
     def oldest(self) -> float | None:
-        return min((row.created_at for row in self._ready()), default=None)
+        return min((row.run_at for row in self._ready()), default=None)
 
     def running(self) -> list[Running]:
         return [

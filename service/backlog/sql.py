@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from service.backlog.base import AGEING
 from service.job import HISTORY_MAX
 
 SCHEMA = """
@@ -17,10 +18,15 @@ CREATE TABLE jobs (
     attempt INTEGER NOT NULL DEFAULT 0,
     crashes INTEGER NOT NULL DEFAULT 0,
     losses INTEGER NOT NULL DEFAULT 0,  -- producers that died or hung while they held it
-    token INTEGER NOT NULL DEFAULT 0,   -- fencing token: one more with every claim
+    token INTEGER NOT NULL DEFAULT 0,   -- fencing token, and version: one more with every change of state
     worker TEXT,                        -- who holds it, while running
     due_boot TEXT,                      -- a retry waits until `due` on the clock of this boot
     due REAL,
+    expires_boot TEXT,                  -- never started, it expires at `expires` on the clock of this boot
+    expires REAL,
+    expires_at REAL,                    -- the same, for people
+    cancel INTEGER NOT NULL DEFAULT 0,  -- 1: somebody wants it ended while it runs
+    rank REAL NOT NULL,                 -- order of claims: when it was due, less AGEING for each step of priority
     created_at REAL NOT NULL,
     run_at REAL NOT NULL,
     started_at REAL,
@@ -30,10 +36,14 @@ CREATE TABLE jobs (
     history TEXT NOT NULL DEFAULT '[]'
 ) STRICT;
 -- Partial, so that finished jobs cost claiming nothing.
-CREATE INDEX jobs_ready ON jobs (priority DESC, seq) WHERE state = 'queued' AND due_boot IS NULL;
+CREATE INDEX jobs_ready ON jobs (rank, seq) WHERE state = 'queued' AND due_boot IS NULL;
+CREATE INDEX jobs_oldest ON jobs (run_at) WHERE state = 'queued' AND due_boot IS NULL;
 CREATE INDEX jobs_waiting ON jobs (due_boot, due) WHERE due_boot IS NOT NULL;
+CREATE INDEX jobs_expiring ON jobs (expires_boot, expires) WHERE expires_boot IS NOT NULL;
 CREATE INDEX jobs_running ON jobs (worker) WHERE state = 'running';
+CREATE INDEX jobs_cancelling ON jobs (worker) WHERE cancel = 1;
 CREATE INDEX jobs_ended ON jobs (finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX jobs_ended_badly ON jobs (state, seq) WHERE state IN ('failed', 'cancelled', 'expired');
 CREATE TABLE workers (worker TEXT PRIMARY KEY, boot TEXT NOT NULL, lease_until REAL NOT NULL) STRICT;
 CREATE TABLE counts (state TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT;  -- of those that are here; and 'removed'
 CREATE TABLE keys (key TEXT PRIMARY KEY, id TEXT NOT NULL, fingerprint BLOB NOT NULL, at REAL NOT NULL) STRICT;
@@ -41,81 +51,156 @@ CREATE INDEX keys_at ON keys (at);
 CREATE TABLE marks (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 """
 
+# Said in full, and of one state: only so does SQLite see that the index serves.
+BADLY = "state IN ('failed', 'cancelled', 'expired') AND state = '{}'"
+
 # The history without its oldest line once it is full: a job that is returned again and again must not grow for ever.
 KEPT = f"iif(json_array_length(history) >= {HISTORY_MAX}, json_remove(history, '$[0]'), history)"
 
 # The same id again is not a second job.
 PUT = """
-INSERT INTO jobs (id, name, args, state, priority, timeout, attempts, created_at, run_at)
-VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING RETURNING 1
+INSERT INTO jobs (id, name, args, state, priority, timeout, attempts, created_at, run_at, rank,
+                  due_boot, due, expires_boot, expires, expires_at)
+VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING RETURNING 1
+"""
+
+# At most COUNTED steps, so that a put into a long backlog costs no more than one into a short one.
+AHEAD = """
+SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'queued' AND due_boot IS NULL AND rank < ? LIMIT ?)
 """
 
 # Who has used this idempotency key, and for what.
-KEY = "SELECT id, fingerprint FROM keys WHERE key = ? AND at > ?"
+KEY = "SELECT keys.id, fingerprint, state FROM keys LEFT JOIN jobs ON jobs.id = keys.id WHERE key = ? AND at > ?"
 KEEP_KEY = "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?)"
 PRUNE_KEYS = "DELETE FROM keys WHERE key IN (SELECT key FROM keys WHERE at <= ? ORDER BY at LIMIT ?)"
 
 # One statement under the write lock, so two workers can never take the same job.
 CLAIM = """
-UPDATE jobs SET state = 'running', worker = :worker, attempt = attempt + 1, token = token + 1, started_at = :now
+UPDATE jobs SET state = 'running', worker = :worker, attempt = attempt + 1, token = token + 1, started_at = :now,
+    expires_boot = NULL, expires = NULL
 WHERE seq IN (SELECT seq FROM jobs WHERE state = 'queued' AND due_boot IS NULL
-              ORDER BY priority DESC, seq LIMIT :limit)
-RETURNING id, name, args, timeout, attempts, priority, token, attempt, crashes, losses, seq
+                  AND (expires_boot IS NULL OR expires > :clock)
+              ORDER BY rank, seq LIMIT :limit)
+RETURNING id, name, args, timeout, attempts, priority, token, attempt, crashes, losses, rank, seq
 """
 
 # Only the holder of the current token can settle: a late outcome is refused.
 SETTLE = f"""
-UPDATE jobs SET state = :state, worker = NULL, attempt = :attempt, crashes = :crashes,
-    result = :result, error = :error, history = json_insert({KEPT}, '$[#]', json(:entry)),
+UPDATE jobs SET state = :state, worker = NULL, token = token + 1, attempt = :attempt, crashes = :crashes,
+    cancel = iif(:state = 'queued', cancel, 0), result = :result, error = :error,
+    history = json_insert({KEPT}, '$[#]', json(:entry)),
     run_at = iif(:state = 'queued', :now + :delay, run_at),
     finished_at = iif(:state = 'queued', NULL, :now),
     due_boot = iif(:delay > 0, :boot, NULL), due = iif(:delay > 0, :clock + :delay, NULL)
 WHERE id = :id AND state = 'running' AND token = :token
-RETURNING 1
+RETURNING cancel
 """
 
-# Retries whose time has come.
+# A line of the history for what nobody ran.
+NOT_RUN = """json_object(
+        'attempt', attempt, 'worker', NULL, 'started_at', NULL,
+        'finished_at', strftime('%Y-%m-%dT%H:%M:%fZ', :now, 'unixepoch'), 'outcome', {outcome}, 'reason', :reason,
+        'cpu_seconds', NULL, 'max_rss_bytes', NULL, 'output', NULL, 'state', {state}, 'version', token + 1)"""
+
+ENDED_UNRUN = f"""
+UPDATE jobs SET state = :state, token = token + 1, finished_at = :now, cancel = 0,
+    due_boot = NULL, due = NULL, expires_boot = NULL, expires = NULL,
+    history = json_insert({KEPT}, '$[#]', {NOT_RUN.format(outcome=":state", state=":state")})
+"""
+
+CANCEL = f"{ENDED_UNRUN} WHERE id = :id AND state = 'queued'"
+# Of a running job: its worker is told, and it is not queued again.
+ASK_TO_CANCEL = "UPDATE jobs SET cancel = 1 WHERE id = ? AND state = 'running'"
+CANCELLING = "SELECT id, token FROM jobs WHERE worker = ? AND cancel = 1"
+# What came back from a worker after somebody wanted it ended.
+CANCEL_RETURNED = f"{ENDED_UNRUN} WHERE cancel = 1 AND state = 'queued'"
+
+EXPIRE = f"""{ENDED_UNRUN}
+WHERE state = 'queued' AND seq IN
+    (SELECT seq FROM jobs WHERE expires_boot = :boot AND expires <= :clock LIMIT :bite)
+"""
+
+REQUEUE = f"""
+UPDATE jobs SET state = 'queued', token = token + 1, attempt = 0, crashes = 0, losses = 0, cancel = 0,
+    result = NULL, error = NULL, finished_at = NULL, run_at = :now, rank = :rank - {AGEING} * priority,
+    history = json_insert({KEPT}, '$[#]', {NOT_RUN.format(outcome="'requeued'", state="'queued'")})
+"""
+# The state is named twice: only so is the index used that has no other jobs.
+REQUEUE_MANY = f"""{REQUEUE}
+WHERE seq IN (SELECT seq FROM jobs
+              WHERE state IN ('failed', 'cancelled', 'expired') AND state = :state AND finished_at < :before
+                  AND (:name IS NULL OR name = :name)
+              ORDER BY seq LIMIT :bite)
+"""
+REQUEUE_ONE = f"{REQUEUE} WHERE id = :id AND state IN ('failed', 'cancelled', 'expired')"
+
+# Retries and delayed jobs whose time has come.
 PROMOTE = "UPDATE jobs SET due_boot = NULL, due = NULL WHERE due_boot = :boot AND due <= :clock"
 
-# The clock only compares within its boot; after a reboot every retry's time has come.
+# The clock only compares within its boot. After a reboot the time of every retry has come; what was never claimed
+# waits for its `run_at`, and expires, by the wall clock that was in force when it was put.
 PROMOTE_AFTER_REBOOT = """
-UPDATE jobs SET due_boot = NULL, due = NULL WHERE due_boot IS NOT NULL AND due_boot <> ?
+UPDATE jobs SET due_boot = iif(token = 0 AND run_at > :now, :boot, NULL),
+    due = iif(token = 0 AND run_at > :now, :clock + run_at - :now, NULL)
+WHERE due_boot IS NOT NULL AND due_boot <> :boot
+"""
+EXPIRE_AFTER_REBOOT = """
+UPDATE jobs SET expires_boot = :boot, expires = :clock + expires_at - :now
+WHERE expires_boot IS NOT NULL AND expires_boot <> :boot
 """
 
-OF_ANOTHER_BOOT = "SELECT 1 FROM jobs WHERE due_boot IS NOT NULL AND due_boot <> ? LIMIT 1"
+# What the clock of this boot is added to, to be seconds since the epoch; there once this boot's first start is over.
+EPOCH = "SELECT value FROM marks WHERE name = 'epoch ' || :boot"
+NEW_EPOCH = "INSERT INTO marks VALUES ('epoch ' || :boot, :now - :clock)"
+FORGET_EPOCHS = "DELETE FROM marks WHERE name LIKE 'epoch %'"
+
+AFTER_REBOOT = (PROMOTE_AFTER_REBOOT, EXPIRE_AFTER_REBOOT, FORGET_EPOCHS, NEW_EPOCH)
 
 EXPIRED = "SELECT worker FROM workers WHERE boot <> :boot OR lease_until < :clock"
 
 # What a worker held when it died is nobody's fault: the attempt does not count.
 LOST = f"""
-UPDATE jobs SET state = 'queued', worker = NULL, attempt = attempt - 1, losses = losses + 1,
+UPDATE jobs SET state = 'queued', worker = NULL, token = token + 1, attempt = attempt - 1, losses = losses + 1,
     history = json_insert({KEPT}, '$[#]', json_object(
         'attempt', attempt, 'worker', worker,
         'started_at', strftime('%Y-%m-%dT%H:%M:%fZ', started_at, 'unixepoch'),
         'finished_at', strftime('%Y-%m-%dT%H:%M:%fZ', :now, 'unixepoch'),
-        'outcome', 'lost', 'reason', :reason, 'cpu_seconds', NULL))
+        'outcome', 'lost', 'reason', :reason, 'cpu_seconds', NULL, 'max_rss_bytes', NULL, 'output', NULL,
+        'state', 'queued', 'version', token + 1))
 WHERE worker = :worker AND state = 'running'
 """
 
 GET = """
 SELECT id, name, args, timeout, attempts, priority,
-       state, attempt, created_at, run_at, started_at, finished_at, result, error, history
+       state, attempt, token, created_at, run_at, expires_at, started_at, finished_at, result, error, history
 FROM jobs WHERE id = ?
 """
 
-# From one priority to the next on the index, and the first of each: a step for each priority in use.
-OLDEST = """
-WITH RECURSIVE present (priority) AS (
-    SELECT (SELECT priority FROM jobs WHERE state = 'queued' AND due_boot IS NULL ORDER BY priority DESC LIMIT 1)
-    UNION ALL
-    SELECT (SELECT priority FROM jobs WHERE state = 'queued' AND due_boot IS NULL AND priority < present.priority
-            ORDER BY priority DESC LIMIT 1)
-    FROM present WHERE priority IS NOT NULL
-)
-SELECT min((SELECT created_at FROM jobs
-            WHERE state = 'queued' AND due_boot IS NULL AND priority = present.priority ORDER BY seq LIMIT 1))
-FROM present WHERE priority IS NOT NULL
+VERSIONS = "SELECT id, token FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
+
+LISTED = """
+SELECT seq, id, name, state, priority, attempt, attempts, created_at, run_at, started_at, finished_at,
+       iif(error IS NULL, NULL,
+           CAST(json_object('type', error ->> 'type', 'message', substr(error ->> 'message', 1, 200)) AS BLOB))
+FROM jobs
 """
+# Few jobs are in these states, and an index has only them.
+LIST_INDEXED = {
+    state: f"""{LISTED} INDEXED BY {index}
+        WHERE {condition} AND seq < :before AND (:name IS NULL OR name = :name) ORDER BY seq DESC LIMIT :limit"""
+    for state, index, condition in (
+        ("running", "jobs_running", "state = 'running'"),
+        *((bad, "jobs_ended_badly", BADLY.format(bad)) for bad in ("failed", "cancelled", "expired")),
+    )
+}
+# All others are found by looking at the newest, down to a floor.
+LIST = f"""{LISTED}
+WHERE seq < :before AND seq >= :floor AND (:state IS NULL OR state = :state) AND (:name IS NULL OR name = :name)
+ORDER BY seq DESC LIMIT :limit
+"""
+FLOOR = "SELECT seq FROM jobs WHERE seq < ? ORDER BY seq DESC LIMIT 1 OFFSET ?"
+
+OLDEST = "SELECT min(run_at) FROM jobs WHERE state = 'queued' AND due_boot IS NULL"
 
 RUNNING = "SELECT worker, id, name, started_at FROM jobs WHERE state = 'running' ORDER BY worker, started_at"
 
@@ -142,5 +227,19 @@ CREATE INDEX jobs_ended ON jobs (finished_at) WHERE finished_at IS NOT NULL;
 CREATE TABLE keys (key TEXT PRIMARY KEY, id TEXT NOT NULL, fingerprint BLOB NOT NULL, at REAL NOT NULL) STRICT;
 CREATE INDEX keys_at ON keys (at);
 CREATE TABLE marks (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+""",
+    2: f"""
+ALTER TABLE jobs ADD COLUMN expires_boot TEXT;
+ALTER TABLE jobs ADD COLUMN expires REAL;
+ALTER TABLE jobs ADD COLUMN expires_at REAL;
+ALTER TABLE jobs ADD COLUMN cancel INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN rank REAL NOT NULL DEFAULT 0;
+UPDATE jobs SET rank = run_at - {AGEING} * priority WHERE state IN ('queued', 'running');
+DROP INDEX jobs_ready;
+CREATE INDEX jobs_ready ON jobs (rank, seq) WHERE state = 'queued' AND due_boot IS NULL;
+CREATE INDEX jobs_oldest ON jobs (run_at) WHERE state = 'queued' AND due_boot IS NULL;
+CREATE INDEX jobs_expiring ON jobs (expires_boot, expires) WHERE expires_boot IS NOT NULL;
+CREATE INDEX jobs_cancelling ON jobs (worker) WHERE cancel = 1;
+CREATE INDEX jobs_ended_badly ON jobs (state, seq) WHERE state IN ('failed', 'cancelled', 'expired');
 """,
 }

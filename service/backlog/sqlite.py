@@ -7,8 +7,10 @@ that COMMIT waits for the flush of the write-ahead log.
 from __future__ import annotations
 
 import fcntl
+import json
 import math
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,18 +22,17 @@ import apsw
 
 from service import linux
 from service.backlog import sql
-from service.backlog.base import KEY_KEPT, UNBOUNDED, Backlog, Bounds
+from service.backlog.base import AGEING, BITE, COUNTED, KEY_KEPT, SCAN, UNBOUNDED, Backlog, Bounds, Page
 from service.backlog.disk import Disk, refuse_network
 from service.backlog.presence import Presence
 from service.errors import BacklogFull, ConfigError, StoreBroken, StoreBusy, StoreCorrupt, StoreError, StoreFull
-from service.job import Claim, Job, Receipt, Record, Running, Settlement, State
+from service.job import REQUEUED_FROM, Claim, Job, Listed, Receipt, Record, Running, Settlement, State
 
 # SQLite 3.7.0 to 3.51.2 can corrupt a WAL file when one connection writes while another checkpoints, which is what
 # producers do: https://sqlite.org/wal.html#walresetbug
 OLDEST_SQLITE = (3, 51, 3)
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 WAL_KEPT = 16 << 20  # bytes of write-ahead log that stay on disk, when a reader that made it grow has gone
-BITE = 200  # ended jobs removed in one commit; a few milliseconds, so that intake never waits for more
 OPEN_TIMEOUT = 1.0  # seconds
 LATE = 1.0  # seconds for which a worker that was late believes others to be late too: they ask again meanwhile
 BUSY_TIMEOUT = 1000  # milliseconds that a foreign lock, a person's shell for instance, is waited for
@@ -113,8 +114,16 @@ class SqliteBacklog(Backlog):
                 self._db.execute("".join(steps))
                 self._db.pragma("user_version", SCHEMA_VERSION)
         # Asked first: an ordinary start has nothing to write, and so need not wait for whoever holds the write lock.
-        if self._db.execute(sql.OF_ANOTHER_BOOT, (self._boot,)).get:
-            self._db.execute(sql.PROMOTE_AFTER_REBOOT, (self._boot,))
+        now = {"boot": self._boot, "clock": self._clock(), "now": self._wall()}
+        if not self._db.execute(sql.EPOCH, now).get:
+            with self._db:
+                for statement in sql.AFTER_REBOOT:
+                    self._db.execute(statement, now)
+        self._epoch = float(self._db.execute(sql.EPOCH, now).get)
+
+    def _rank(self) -> float:
+        """Of what is due now. Seconds since the epoch, but a step of the wall clock moves it only at a reboot."""
+        return self._epoch + self._clock()
 
     @contextmanager
     def _locked(self, timeout: float = math.inf) -> Iterator[None]:
@@ -177,9 +186,11 @@ class SqliteBacklog(Backlog):
             damage_mark(self._file).touch()
         return StoreCorrupt(str(error))
 
-    def _read(self, statement: str, *values: Any) -> list[Any]:
+    def _read(self, statement: str, *values: Any) -> Any:
+        """All rows; `values` are in order, or one mapping by name."""
+        named = len(values) == 1 and isinstance(values[0], dict)
         try:
-            return self._reader.execute(statement, values).fetchall()
+            return self._reader.execute(statement, values[0] if named else values).fetchall()
         except CORRUPT as error:
             raise self._damaged(error) from error
 
@@ -206,48 +217,74 @@ class SqliteBacklog(Backlog):
     def put(self, jobs: Sequence[Job]) -> list[Receipt | StoreError]:
         with self._own_batch():
             refusal = self._refusal()
-            room = 0 if refusal else self._room()
+            queued = self._queued()
             receipts: list[Receipt | StoreError] = []
             for job in jobs:
                 receipt = self._known(job)
-                if receipt is None and room > 0:
-                    receipt = self._put(job, self._wall())
-                    room -= receipt.new
-                receipts.append(receipt or refusal or BacklogFull("there are BACKLOG_MAX queued jobs already"))
+                if receipt is None and not refusal and queued < self._bounds.backlog_max:
+                    receipt = self._put(job, queued)
+                    queued += receipt.new
+                receipts.append(receipt or refusal or self._full())
             self._moved(sum(isinstance(receipt, Receipt) and receipt.new for receipt in receipts), None, State.QUEUED)
             return receipts
+
+    def _full(self) -> BacklogFull:
+        return BacklogFull(f"there are BACKLOG_MAX={self._bounds.backlog_max} queued jobs already")
 
     def _refusal(self) -> StoreFull | None:
         if not self._disk.low():
             return None
         return StoreFull(f"less than DISK_RESERVE={self._bounds.disk_reserve} bytes are free on the disk")
 
-    def _room(self) -> int:
+    def _queued(self) -> int:
         queued: int = self._db.execute("SELECT n FROM counts WHERE state = 'queued'").get or 0
-        return self._bounds.backlog_max - queued - self._changes[State.QUEUED]
+        return queued + self._changes[State.QUEUED]
 
     def _known(self, job: Job) -> Receipt | None:
         if job.key is None:
             return None
         row: Any = self._db.execute(sql.KEY, (job.key, self._wall() - KEY_KEPT)).fetchone()
-        return Receipt(row[0], new=False, same=row[1] == job.fingerprint) if row else None
+        if not row:
+            return None
+        id, fingerprint, state = row
+        return Receipt(id, new=False, same=fingerprint == job.fingerprint, state=state and State(state))
 
-    def _put(self, job: Job, now: float) -> Receipt:
-        row = (job.id, job.name, job.args.decode(), job.priority, job.timeout, job.attempts, now, now)
-        new = self._db.execute(sql.PUT, row).get is not None
+    def _put(self, job: Job, queued: int) -> Receipt:
+        now = self._wall()
+        run_at = now + job.delay
+        rank = self._rank() + job.delay - AGEING * job.priority
+        position = None if job.delay else 1 + self._ahead(job, rank, queued)
+        told = (job.id, job.name, job.args.decode(), job.priority, job.timeout, job.attempts)
+        times = (now, run_at, rank, *self._due(job.delay), *self._expires(job.expires_in, now))
+        if self._db.execute(sql.PUT, (*told, *times)).get is None:
+            return Receipt(job.id, new=False)
         if job.key is not None:
             self._db.execute(sql.KEEP_KEY, (job.key, job.id, job.fingerprint, now))
-        return Receipt(job.id, new)
+        return Receipt(job.id, position=position)
+
+    def _due(self, delay: float) -> tuple[str | None, float | None]:
+        return (self._boot, self._clock() + delay) if delay else (None, None)
+
+    def _expires(self, within: float | None, now: float) -> tuple[str | None, float | None, float | None]:
+        return (None, None, None) if within is None else (self._boot, self._clock() + within, now + within)
+
+    def _ahead(self, job: Job, rank: float, queued: int) -> int:
+        """How many can start before it, at most. Of those put like most, all that are queued."""
+        if job.priority <= 0 or not queued:
+            return queued
+        ahead: int = self._db.execute(sql.AHEAD, (rank, COUNTED)).get
+        return ahead if ahead < COUNTED else queued
 
     def claim(self, limit: int, worker: str) -> list[Claim]:
         now = self._wall()
         with self._own_batch():
-            rows: list[Any] = self._db.execute(sql.CLAIM, {"worker": worker, "now": now, "limit": limit}).fetchall()
+            values = {"worker": worker, "now": now, "clock": self._clock(), "limit": limit}
+            rows: list[Any] = self._db.execute(sql.CLAIM, values).fetchall()
             self._moved(len(rows), State.QUEUED, State.RUNNING)
-        rows.sort(key=lambda row: (-row[5], row[10]))  # RETURNING has no order
+        rows.sort(key=lambda row: row[10:])  # RETURNING has no order
         return [
             Claim(Job(id, name, args.encode(), timeout, attempts, priority), token, attempt, crashes, losses, now)
-            for id, name, args, timeout, attempts, priority, token, attempt, crashes, losses, _ in rows
+            for id, name, args, timeout, attempts, priority, token, attempt, crashes, losses, *_ in rows
         ]
 
     def extend(self, worker: str, lease: float) -> bool:
@@ -281,10 +318,18 @@ class SqliteBacklog(Backlog):
             "clock": self._clock(),
             "boot": self._boot,
         }
-        settled = self._db.execute(sql.SETTLE, values).get is not None
-        if settled:
-            self._moved(1, State.RUNNING, s.state)
-        return settled
+        cancel = self._db.execute(sql.SETTLE, values).get
+        if cancel is None:
+            return False
+        self._moved(1, State.RUNNING, s.state)
+        if cancel:
+            self._cancel_returned()
+        return True
+
+    def _cancel_returned(self) -> None:
+        values = {"state": State.CANCELLED, "reason": "somebody asked for its end while it ran", "now": self._wall()}
+        self._db.execute(sql.CANCEL_RETURNED, values)
+        self._moved(self._db.changes(), State.QUEUED, State.CANCELLED)
 
     def sweep(self, sweeper: str) -> int:
         now = {"boot": self._boot, "clock": self._clock()}
@@ -297,6 +342,69 @@ class SqliteBacklog(Backlog):
                 expired = []
             lost += sum(self._lost(worker, "its producer hung beyond its lease") for worker in expired)
             return promoted + lost
+
+    def expire(self) -> bool:
+        values = {
+            "state": State.EXPIRED,
+            "reason": "not started by its deadline",
+            "now": self._wall(),
+            "boot": self._boot,
+            "clock": self._clock(),
+            "bite": BITE,
+        }
+        with self._own_batch():
+            self._db.execute(sql.EXPIRE, values)
+            expired = self._db.changes()
+            self._moved(expired, State.QUEUED, State.EXPIRED)
+        return expired == BITE
+
+    def cancel(self, id: str) -> State | None:
+        with self._own_batch():
+            found = self._state(id)
+            if found == State.QUEUED:
+                values = {
+                    "id": id,
+                    "state": State.CANCELLED,
+                    "reason": "somebody asked for its end",
+                    "now": self._wall(),
+                }
+                self._db.execute(sql.CANCEL, values)
+                self._moved(1, State.QUEUED, State.CANCELLED)
+            elif found == State.RUNNING:
+                self._db.execute(sql.ASK_TO_CANCEL, (id,))
+        return found
+
+    def _state(self, id: str) -> State | None:
+        state = self._db.execute("SELECT state FROM jobs WHERE id = ?", (id,)).get
+        return None if state is None else State(state)
+
+    def cancelling(self, worker: str) -> list[tuple[str, int]]:
+        rows: list[tuple[str, int]] = self._read(sql.CANCELLING, worker)
+        return rows
+
+    def requeue(self, id: str) -> State | StoreError | None:
+        with self._own_batch():
+            found = self._state(id)
+            if found in REQUEUED_FROM:
+                if self._queued() >= self._bounds.backlog_max:
+                    return self._full()
+                self._db.execute(sql.REQUEUE_ONE, {"id": id} | self._requeued())
+                self._moved(1, found, State.QUEUED)
+        return found
+
+    def _requeued(self) -> dict[str, Any]:
+        return {"reason": "somebody asked for it", "now": self._wall(), "rank": self._rank()}
+
+    def requeue_many(self, state: State, name: str | None, before: float) -> int | StoreError:
+        with self._own_batch():
+            room = self._bounds.backlog_max - self._queued()
+            if room <= 0:
+                return self._full()
+            values = {"state": state, "name": name, "before": before, "bite": min(BITE, room)}
+            self._db.execute(sql.REQUEUE_MANY, values | self._requeued())
+            requeued = self._db.changes()
+            self._moved(requeued, state, State.QUEUED)
+        return requeued
 
     def prune(self) -> bool:
         self._disk.restore()
@@ -327,6 +435,8 @@ class SqliteBacklog(Backlog):
         lost = self._db.changes()
         self._db.execute("DELETE FROM workers WHERE worker = ?", (worker,))
         self._moved(lost, State.RUNNING, State.QUEUED)
+        if lost:
+            self._cancel_returned()
         return lost
 
     def get(self, id: str) -> Record | None:
@@ -335,19 +445,39 @@ class SqliteBacklog(Backlog):
             return None
         (row,) = rows
         id, name, args, timeout, attempts, priority = row[:6]
-        state, attempt, created_at, run_at, started_at, finished_at, result, error, history = row[6:]
+        state, attempt, version, created_at, run_at, expires_at, started_at, finished_at, result, error, history = row[
+            6:
+        ]
         return Record(
             Job(id, name, args.encode(), timeout, attempts, priority),
             State(state),
             attempt,
+            version,
             created_at,
             run_at,
+            expires_at,
             started_at,
             finished_at,
             result and result.encode(),
             error and error.encode(),
             history.encode(),
         )
+
+    def page(self, state: State | None, name: str | None, before: int | None, limit: int) -> Page:
+        before = before or sys.maxsize
+        values = {"state": state, "name": name, "before": before, "limit": limit}
+        indexed = sql.LIST_INDEXED.get(state or "")
+        floor = 0 if indexed else self._floor(before)
+        rows = self._read(indexed or sql.LIST, values if indexed else values | {"floor": floor})
+        return Page([_listed(*row) for row in rows], rows[-1][0] if len(rows) == limit else floor or None)
+
+    def _floor(self, before: int) -> int:
+        """The place of the last of the SCAN jobs before this one, 0 when there are fewer."""
+        rows = self._read(sql.FLOOR, before, SCAN - 1)
+        return int(rows[0][0]) if rows else 0
+
+    def versions(self, ids: Sequence[str]) -> dict[str, int]:
+        return dict(self._read(sql.VERSIONS, json.dumps(ids)))
 
     def removed(self, id: str) -> bool:
         return (1,) in self._read("SELECT value >= ? FROM marks WHERE name = 'removed'", id)
@@ -387,3 +517,7 @@ class SqliteBacklog(Backlog):
         self._db.close()
         self._reader.close()
         os.close(self._lock)
+
+
+def _listed(seq: int, id: str, name: str, state: str, *rest: Any) -> Listed:
+    return Listed(id, name, State(state), *rest)

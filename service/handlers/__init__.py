@@ -8,7 +8,8 @@ from __future__ import annotations
 from tornado.web import Application, RequestHandler
 
 from service.handlers.base import Server
-from service.handlers.jobs import JobById, Jobs
+from service.handlers.events import Events
+from service.handlers.jobs import JobById, Jobs, Retry, RetryMany
 from service.handlers.operate import Health, Nothing, Ready, Stats
 from service.handlers.original import Root
 
@@ -22,7 +23,10 @@ def application(server: Server) -> Application:
         [
             (r"/", Root),
             (r"/jobs", Jobs),
+            (r"/jobs/retry", RetryMany),
             (rf"/jobs/({JOB_ID})", JobById),
+            (rf"/jobs/({JOB_ID})/retry", Retry),
+            (rf"/jobs/({JOB_ID})/events", Events),
             (r"/stats", Stats),
             (r"/healthz", Health),
             (r"/readyz", Ready),

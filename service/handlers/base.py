@@ -31,6 +31,7 @@ from service.errors import (
 )
 from service.handlers.body import parse
 from service.log import request_id
+from service.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Server:
     config: Config
     backlog: AsyncBacklog
     consumer: Consumer
+    watch: Watch
     draining: bool = False
 
     def retry_after(self, slug: str) -> int:
@@ -88,12 +90,15 @@ class Handler(RequestHandler):
         request_id.set(self.request_id)
         if self.request.method not in self.methods:
             raise WrongMethod(f"{self.request.method} is not allowed here: use {', '.join(self.methods)}")
-        if self.request.method == "POST" and self.request.headers.get("Sec-Fetch-Site", "none") not in OWN_SITE:
+        if (
+            self.request.method not in ("GET", "HEAD")
+            and self.request.headers.get("Sec-Fetch-Site", "none") not in OWN_SITE
+        ):
             raise CrossSite("a page of another site asks for this; browsers may send jobs from here only")
         if len(self.request.body) > self.server.config.body_max:
             raise TooLarge(f"the body is above BODY_MAX={self.server.config.body_max} bytes")
 
-    def compute_etag(self) -> None:
+    def compute_etag(self) -> str | None:
         return None  # no hash over every answer
 
     def head(self, *arguments: str) -> Any:

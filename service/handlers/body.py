@@ -5,22 +5,69 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any
+import time
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from service.errors import BadArguments, Malformed
 
 KEY_MAX = 255  # characters
 QUOTED = re.compile(r'"(?:[ !#-\[\]-~]|\\["\\])*"')
+WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?=$|[,;])", re.IGNORECASE | re.ASCII)
 TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~:/-]+")
+
+
+YEAR = 365 * 86400.0  # seconds
+
+Later = Annotated[float, Meta(ge=0, le=YEAR, description="seconds")]
+Moment = Annotated[datetime, Meta(tz=True, description="RFC 3339, with its offset")]
 
 
 class Submission(msgspec.Struct, forbid_unknown_fields=True):
     """The body of POST /jobs."""
 
-    job: str
-    args: dict[str, Any] = {}
+    job: Annotated[str, Meta(description="the name of a registered function")]
+    args: Annotated[dict[str, Any], Meta(description="its keyword arguments")] = {}
+    delay: Annotated[Later | None, Meta(description="not started before so many seconds have passed")] = None
+    run_at: Annotated[Moment | None, Meta(description="not started before then")] = None
+    priority: Annotated[int, Meta(ge=-100, le=100, description="higher first; one step is worth a minute")] = 0
+    timeout: Annotated[
+        Annotated[float, Meta(gt=0, le=YEAR)] | None, Meta(description="seconds one attempt may take")
+    ] = None
+    attempts: Annotated[Annotated[int, Meta(ge=1, le=1000)] | None, Meta(description="how many attempts in all")] = None
+    expires_in: Annotated[Later | None, Meta(description="not started within so many seconds: expired, never run")] = (
+        None
+    )
+    deadline: Annotated[Moment | None, Meta(description="not started by then: expired, never run")] = None
+
+    def __post_init__(self) -> None:
+        if self.delay is not None and self.run_at is not None:
+            raise ValueError("delay and run_at say the same: give one of them")
+        if self.expires_in is not None and self.deadline is not None:
+            raise ValueError("expires_in and deadline say the same: give one of them")
+        for moment in (self.run_at, self.deadline):
+            if moment is not None and moment.timestamp() > time.time() + YEAR:
+                raise ValueError(f"{moment.isoformat()} is more than a year ahead")
+
+    def waits(self, now: float) -> float:
+        """Seconds before it can be claimed. `now` is since the epoch."""
+        return self.delay or (max(self.run_at.timestamp() - now, 0.0) if self.run_at else 0.0)
+
+    def expires(self, now: float) -> float | None:
+        """Seconds after which it is not started any more."""
+        return max(self.deadline.timestamp() - now, 0.0) if self.deadline else self.expires_in
+
+
+class Filter(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of POST /jobs/retry."""
+
+    state: Annotated[Literal["failed", "cancelled", "expired"], Meta(description="of the jobs to queue again")] = (
+        "failed"
+    )
+    job: Annotated[str | None, Meta(description="only those of this function")] = None
 
 
 class Original(msgspec.Struct, forbid_unknown_fields=True):
@@ -63,6 +110,12 @@ def idempotency_key(header: str | None) -> str | None:
     return text
 
 
-def fingerprint(name: str, args: dict[str, Any]) -> bytes:
+def fingerprint(submission: Submission) -> bytes:
     """The same for the same request, however its members are ordered."""
-    return hashlib.sha256(msgspec.json.encode([name, args], order="sorted")).digest()
+    return hashlib.sha256(msgspec.json.encode(submission, order="sorted")).digest()
+
+
+def preferred_wait(header: str | None) -> float | None:
+    """Seconds of `Prefer: wait=10` (RFC 7240). What is not understood is ignored, as the RFC says."""
+    found = WAIT.search(header or "")
+    return float(found[1]) if found else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+import time
 from typing import Any
 
 import msgspec
@@ -11,34 +11,66 @@ import msgspec
 from service import registry
 from service.errors import KeyReused
 from service.handlers.base import Handler
-from service.handlers.body import fingerprint, idempotency_key
-from service.job import Job, new_id
+from service.handlers.body import Submission, fingerprint, idempotency_key
+from service.job import Job, Receipt, new_id, stamp
 
 log = logging.getLogger(__name__)
 
 
+def job_of(submission: Submission, key: str | None = None) -> Job:
+    """Raises UnknownJob, BadArguments."""
+    function = registry.find(submission.job)
+    function.check(submission.args)
+    now = time.time()
+    return Job(
+        new_id(),
+        submission.job,
+        msgspec.json.encode(submission.args),
+        submission.timeout or function.timeout,
+        submission.attempts or function.attempts,
+        submission.priority,
+        submission.waits(now),
+        submission.expires(now),
+        key,
+        fingerprint(submission) if key else b"",
+    )
+
+
 class Intake(Handler):
-    async def accept(self, name: str, args: dict[str, Any]) -> Job:
+    async def accept(self, submission: Submission) -> Receipt:
         """Store a job; it is on disk when this returns. Raises Refused, StoreError."""
-        function = registry.find(name)
-        function.check(args)
-        encoded = msgspec.json.encode(args)
-        job = Job(
-            new_id(),
-            name,
-            encoded,
-            function.timeout,
-            function.attempts,
-            key=idempotency_key(self.request.headers.get("Idempotency-Key")),
-            fingerprint=fingerprint(name, args),
-        )
+        job = job_of(submission, idempotency_key(self.request.headers.get("Idempotency-Key")))
         receipt = await self.server.backlog.put(job)
         if not receipt.same:
             raise KeyReused("this Idempotency-Key was used for another request: take a new one for each job")
         self.set_header("Location", f"/jobs/{receipt.id}")
         if receipt.new:
-            self.server.consumer.wake()
+            if not job.delay:
+                self.server.consumer.wake()
             log.info("job add:%s", job.label)
         else:
             self.set_header("Idempotency-Replayed", "true")
-        return replace(job, id=receipt.id)
+        return receipt
+
+    def receipt(self, submission: Submission, receipt: Receipt) -> dict[str, Any]:
+        """The body of a 202."""
+        return {
+            "id": receipt.id,
+            "job": submission.job,
+            "state": receipt.state,
+            "durability": self.server.backlog.durability,
+            "position": receipt.position,
+            "estimated_start": self.estimated_start(submission, receipt),
+        }
+
+    def estimated_start(self, submission: Submission, receipt: Receipt) -> str | None:
+        """By the pace of the last seconds; None where nothing says anything of it."""
+        now = time.time()
+        if not receipt.new:
+            return None
+        if receipt.position is None:
+            return stamp(now + submission.waits(now))
+        if receipt.position <= self.server.consumer.free:
+            return stamp(now)
+        rate = self.server.backlog.drain_rate
+        return stamp(now + receipt.position / rate) if rate else None

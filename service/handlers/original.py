@@ -8,7 +8,7 @@ from pathlib import Path
 
 from service import registry
 from service.errors import Malformed
-from service.handlers.body import Original
+from service.handlers.body import Original, Submission
 from service.handlers.intake import Intake
 
 LANDING = (Path(__file__).parents[1] / "landing.html").read_text()
@@ -35,6 +35,6 @@ class Root(Intake):
         if not self.request.body:
             return await self.get()  # nginx hands every request for / on as a POST, see nginx/original.conf
         job_id = self.body(Original).job_id
-        await self.accept("sleep", {"job_id": job_id})
+        await self.accept(Submission("sleep", {"job_id": job_id}))
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish(f"{job_id} add\n")

@@ -19,7 +19,7 @@ from service.backlog.base import UNBOUNDED, Backlog, Bounds
 from service.backlog.memory import MemoryBacklog
 from service.backlog.sqlite import SqliteBacklog
 from service.errors import BacklogFull, StoreError
-from service.job import HISTORY_MAX, Claim, Job, Receipt, Record, Settlement, State, new_id
+from service.job import HISTORY_MAX, REQUEUED_FROM, Claim, Job, Receipt, Record, Settlement, State, new_id
 
 DAY = 86_400.0  # seconds
 LEASE = 30.0  # seconds
@@ -109,7 +109,7 @@ def history(backlog: Backlog, id: str) -> list[dict[str, Any]]:
 def test_a_job_that_was_put_is_queued_and_stands_as_it_was_put(backlog: Backlog, clocks: Clocks) -> None:
     job = put_one(backlog, priority=-7, attempts=5)
     assert backlog.get(job.id) == Record(
-        job, State.QUEUED, 0, clocks.wall, clocks.wall, None, None, None, None, history=b"[]"
+        job, State.QUEUED, 0, 0, clocks.wall, clocks.wall, None, None, None, None, None, history=b"[]"
     )
 
 
@@ -532,12 +532,16 @@ class EnginesAgree(RuleBasedStateMachine):
         priorities=st.lists(st.integers(-2, 2), min_size=1, max_size=3),
         key=st.sampled_from([None, None, "k1", "k2"]),
         fingerprint=st.sampled_from([b"one", b"two"]),
+        delay=st.sampled_from([0.0, 0.0, 3.0]),
+        expires_in=st.sampled_from([None, 4.0]),
     )
-    def put(self, priorities: list[int], key: str | None, fingerprint: bytes) -> None:
+    def put(
+        self, priorities: list[int], key: str | None, fingerprint: bytes, delay: float, expires_in: float | None
+    ) -> None:
         new = [f"job-{self.made + n:04}" for n in range(len(priorities))]
         self.made += len(new)
         jobs = [
-            replace(a_job(id, priority), key=key, fingerprint=fingerprint)
+            replace(a_job(id, priority), key=key, fingerprint=fingerprint, delay=delay, expires_in=expires_in)
             for id, priority in zip(new, priorities, strict=True)
         ]
         # What was returned comes on top: there can be more than may be put.
@@ -557,6 +561,27 @@ class EnginesAgree(RuleBasedStateMachine):
         if self.look(id) is not None:
             (receipt,) = self.put_all([a_job(id)])
             assert receipt in (Receipt(id, new=False), BacklogFull)
+
+    @rule()
+    def expire(self) -> None:
+        self.all("expire")
+
+    @precondition(lambda self: self.ids)
+    @rule(data=st.data(), verb=st.sampled_from(["cancel", "requeue"]))
+    def ask(self, data: st.DataObject, verb: str) -> None:
+        id = data.draw(st.sampled_from(self.ids))
+        first, *others = [getattr(engine, verb)(id) for engine in self.engines]
+        assert all(other == first or type(other) is type(first) is BacklogFull for other in others)
+
+    @rule(state=st.sampled_from(REQUEUED_FROM), name=st.sampled_from([None, "sleep", "other"]))
+    def requeue_many(self, state: State, name: str | None) -> None:
+        first, *others = [engine.requeue_many(state, name, self.clocks.wall + 1) for engine in self.engines]
+        assert all(other == first or type(other) is type(first) is BacklogFull for other in others)
+
+    @rule(state=st.sampled_from([None, *State]), limit=st.integers(1, 4))
+    def page(self, state: State | None, limit: int) -> None:
+        first, *others = [engine.page(state, None, None, limit).jobs for engine in self.engines]
+        assert all(other == first for other in others)
 
     @rule()
     def prune(self) -> None:
@@ -613,7 +638,10 @@ class EnginesAgree(RuleBasedStateMachine):
 
     @invariant()
     def workers_and_what_they_run_agree(self) -> None:
-        self.all("workers")
+        for worker in self.all("workers"):
+            first, *others = [sorted(engine.cancelling(worker)) for engine in self.engines]
+            assert all(other == first for other in others)
+        self.all("versions", self.ids)
         first, *others = [sorted((r.worker, r.id, r.started_at) for r in engine.running()) for engine in self.engines]
         assert all(other == first for other in others)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from service.backlog.base import KEY_KEPT, Backlog, Bounds
+from service.backlog.base import BITE, KEY_KEPT, Backlog, Bounds
 from service.backlog.memory import MemoryBacklog
-from service.backlog.sqlite import BITE, SqliteBacklog
+from service.backlog.sqlite import SqliteBacklog
 from service.errors import BacklogFull
 from service.job import Job, Receipt, State
 from tests.contract.test_backlog import Clocks, a_job, claim_one, put_one, settlement
@@ -83,7 +83,11 @@ def keyed(key: str, fingerprint: bytes = b"one") -> Job:
 def test_the_same_key_is_the_same_job(open_with: Open) -> None:
     backlog = open_with(Bounds())
     first, again, other = keyed("k"), keyed("k"), keyed("another")
-    assert backlog.put([first, again, other]) == [Receipt(first.id), Receipt(first.id, new=False), Receipt(other.id)]
+    assert backlog.put([first, again, other]) == [
+        Receipt(first.id, position=1),
+        Receipt(first.id, new=False),
+        Receipt(other.id, position=2),
+    ]
     assert backlog.put([keyed("k")]) == [Receipt(first.id, new=False)]
     assert backlog.counts()[State.QUEUED] == 2
 
@@ -110,10 +114,10 @@ def test_a_key_is_remembered_for_a_day_also_when_its_job_has_been_removed(open_w
     prune_all(backlog)
     clocks.pass_time(KEY_KEPT - 1)
     prune_all(backlog)
-    assert backlog.put([keyed("k")]) == [Receipt(first.id, new=False)]
+    assert backlog.put([keyed("k")]) == [Receipt(first.id, new=False, state=None)]
     clocks.pass_time(2)
     prune_all(backlog)
-    assert backlog.put([anew := keyed("k")]) == [Receipt(anew.id)]
+    assert backlog.put([anew := keyed("k")]) == [Receipt(anew.id, position=1)]
 
 
 def test_a_put_that_is_rolled_back_leaves_its_key_free(open_with: Open) -> None:
@@ -121,7 +125,7 @@ def test_a_put_that_is_rolled_back_leaves_its_key_free(open_with: Open) -> None:
     with suppress(RuntimeError), backlog.batch():
         backlog.put([keyed("k")])
         raise RuntimeError
-    assert backlog.put([anew := keyed("k")]) == [Receipt(anew.id)]
+    assert backlog.put([anew := keyed("k")]) == [Receipt(anew.id, position=1)]
 
 
 def test_what_ended_long_ago_is_removed_and_remembered_as_removed(open_with: Open, clocks: Clocks) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import apsw
 import pytest
 
 from service import linux
-from service.backlog.sql import CLAIM, OLDEST
+from service.backlog import sql
 from service.backlog.sqlite import OLDEST_SQLITE, SCHEMA_VERSION, SqliteBacklog
 from service.errors import ConfigError, StoreBusy
 from service.job import Claim, Job, Receipt, Settlement, State, new_id
@@ -165,7 +166,7 @@ def test_a_backlog_of_the_first_release_is_brought_to_this_one(
     backlog.prune()
     assert backlog.ended() == 1
     keyed = replace(jobs(1)[0], key="k")
-    assert backlog.put([keyed, keyed]) == [Receipt(keyed.id), Receipt(keyed.id, new=False)]
+    assert backlog.put([keyed, keyed]) == [Receipt(keyed.id, position=1), Receipt(keyed.id, new=False)]
     fresh = SqliteBacklog(str(file.parent / "fresh.db"))
     schemas = [
         sorted(
@@ -359,9 +360,31 @@ def test_a_foreign_lock_that_ends_soon_is_waited_for(file: Path, open_one: Calla
 # size
 
 
-@pytest.mark.parametrize("query", [CLAIM, OLDEST])
-def test_finished_jobs_do_not_slow_claiming(open_one: Callable[[], SqliteBacklog], query: str) -> None:
-    values = {"worker": "w1", "now": 0.0, "limit": 1}
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (sql.CLAIM, "jobs_ready"),
+        (sql.AHEAD, "jobs_ready"),
+        (sql.OLDEST, "jobs_oldest"),
+        (sql.PROMOTE, "jobs_waiting"),
+        (sql.EXPIRE, "jobs_expiring"),
+        (sql.CANCELLING, "jobs_cancelling"),
+        (sql.CANCEL_RETURNED, "jobs_cancelling"),
+        (sql.REQUEUE_MANY, "jobs_ended_badly"),
+        (sql.PRUNE, "jobs_ended"),
+        (sql.RUNNING, "jobs_running"),
+        *(
+            (query, "jobs_running" if state == "running" else "jobs_ended_badly")
+            for state, query in sql.LIST_INDEXED.items()
+        ),
+    ],
+    ids=lambda value: value if value.startswith("jobs_") else "",
+)
+def test_what_is_asked_again_and_again_looks_only_at_what_it_wants(
+    open_one: Callable[[], SqliteBacklog], query: str, index: str
+) -> None:
+    named = dict.fromkeys(re.findall(r"\W:([a-z]+)", query), 1)
+    values = named or (1,) * query.count("?")
     plan = " ".join(str(row) for row in open_one()._db.execute(f"EXPLAIN QUERY PLAN {query}", values))
-    assert "INDEX jobs_ready" in plan
+    assert re.search(rf"INDEX {index}\b", plan)
     assert "SCAN jobs'" not in plan

@@ -12,7 +12,7 @@ from service import retry
 from service.job import Claim, Crashed, Job, Outcome, Raised, Returned, Settlement, State, Succeeded, TimedOut
 
 NOW = 1_700_000_000.25
-RAISED = Raised("ValueError", "on purpose", "Traceback …", 0.5)
+RAISED = Raised("ValueError", "on purpose", "Traceback …", 0.5, 4096)
 
 
 def settled(outcome: Outcome, attempt: int = 1, attempts: int = 3, crashes: int = 0, dice: float = 1.0) -> Settlement:
@@ -70,7 +70,7 @@ def test_no_wait_is_endless_or_negative(attempt: int, backoff: float, dice: floa
 @pytest.mark.parametrize(
     ("outcome", "word", "reason", "cpu_seconds"),
     [
-        (Succeeded(b"1", 0.25), "succeeded", None, 0.25),
+        (Succeeded(b"1", 0.25, 4096), "succeeded", None, 0.25),
         (RAISED, "raised", "ValueError: on purpose", 0.5),
         (Crashed("killed by SIGKILL"), "crashed", "killed by SIGKILL", None),
         (TimedOut(2.5), "timed_out", "over its limit of 2.5 s", None),
@@ -86,7 +86,10 @@ def test_history_says_what_happened(outcome: Outcome, word: str, reason: str | N
         "outcome": word,
         "reason": reason,
         "cpu_seconds": cpu_seconds,
+        "max_rss_bytes": 4096 if cpu_seconds else None,
         "output": "the last line\n",
+        "state": "succeeded" if word == "succeeded" else "queued",
+        "version": 10,
     }
 
 
