@@ -36,7 +36,14 @@ def test_an_accepted_job_runs_and_its_result_is_there(running: Server) -> None:
     response = requests.post(f"{running.url}/jobs", json={"job": "primes", "args": {"limit": 100}})
     assert response.status_code == 202
     receipt = response.json()
-    assert receipt == {"id": receipt["id"], "job": "primes", "state": "queued", "durability": "fsync"}
+    assert receipt == {
+        "id": receipt["id"],
+        "job": "primes",
+        "state": "queued",
+        "durability": "fsync",
+        "position": 1,
+        "estimated_start": receipt["estimated_start"],
+    }
     assert response.headers["Location"] == f"/jobs/{receipt['id']}"
     job = running.wait_for(response.headers["Location"], "succeeded")
     assert (job["result"], job["args"], job["attempt"], job["error"]) == (25, {"limit": 100}, 1, None)
@@ -121,7 +128,8 @@ def test_another_content_type_is_refused(running: Server) -> None:
     ("method", "path", "status"),
     [
         ("PUT", "/jobs", 405),
-        ("GET", "/jobs", 405),
+        ("DELETE", "/jobs", 405),
+        ("GET", "/jobs/retry", 405),
         ("DELETE", "/", 405),
         ("POST", "/stats", 405),
         ("GET", "/nothing", 404),
