@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -52,6 +53,12 @@ class Config:
     commit_timeout: float = setting(
         5.0, "seconds", "A request that cannot be stored within this time is answered 503.", 0.1
     )
+    callback_secret: str = setting(
+        "", "secret", "What callbacks are signed with, whsec_ and base64; without one, callbacks are refused."
+    )
+    callback_hosts: str = setting(
+        "", "hosts", "Separated by commas: what callbacks may reach although its address is not a public one."
+    )
     body_max: int = setting(
         1 << 20, "bytes", "The largest request body; above 1 MiB raise nginx/limits.conf too.", 1024
     )
@@ -77,6 +84,7 @@ class Config:
         if 0 < self.slot_memory < SLOT_MEMORY_MIN:
             raise ConfigError(f"SLOT_MEMORY is {self.slot_memory}: use at least {SLOT_MEMORY_MIN} bytes, or 0")
         parse_listen(self.listen)
+        parse_secret(self.callback_secret)
 
 
 def parse_listen(listen: str) -> tuple[str, int]:
@@ -87,6 +95,22 @@ def parse_listen(listen: str) -> tuple[str, int]:
     if host in ("", "unix") or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
         raise ConfigError(f"LISTEN is {listen!r}: use host:port, for instance 127.0.0.1:8000, or unix:path")
     return host.strip("[]"), int(port)
+
+
+def parse_secret(secret: str) -> bytes | None:
+    """The bytes of whsec_…, as Standard Webhooks has it; None of none. Raises ConfigError, which does not repeat it."""
+    if not secret:
+        return None
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if not secret.startswith("whsec_") or not 24 <= len(key) <= 64:
+        raise ConfigError(
+            "CALLBACK_SECRET is not whsec_ and the base64 of 24 to 64 bytes: "
+            'make one with `echo "whsec_$(openssl rand -base64 32)"`'
+        )
+    return key
 
 
 def _parse(field: Field[Any], text: str) -> Any:

@@ -59,6 +59,7 @@ class Job:
     priority: int = 0
     delay: float = 0.0  # of the put only: seconds before it can be claimed
     expires_in: float | None = None  # of the put only: seconds; what is not started by then never is
+    callback: str | None = None  # URL that is told of its end
     key: str | None = None  # of the put only: the idempotency key; with the same one again, it is no second job
     fingerprint: bytes = b""  # of the put only: what the client asked for, to tell a repetition from another request
 
@@ -108,6 +109,19 @@ class Record:
     result: bytes | None
     error: bytes | None
     history: bytes
+    callback: bytes | None = None  # {url, state, tries, error}
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """The end of a job, as its URL is told of it."""
+
+    place: int
+    job: str  # its id
+    version: int  # the job's
+    url: str
+    tries: int  # this one, counted from 1
+    told: bytes  # JSON
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from service import exits, registry, scratch
 from service.backlog import open_backlog
 from service.backlog.aio import AsyncBacklog
 from service.backlog.base import Backlog, Bounds
+from service.callbacks import Callbacks
 from service.config import Config
 from service.consumer import Consumer
 from service.errors import ConfigError, StoreBusy, StoreFull
@@ -105,6 +106,7 @@ class Producer:
             bound.listen(QUEUE)
         http.add_sockets(sockets)
         beating = asyncio.create_task(beat(beats))
+        telling = asyncio.create_task(Callbacks(backlog, worker, config).run()) if config.callback_secret else None
         log.info("serving as %s", worker)
         await self._stop.wait()
 
@@ -117,6 +119,7 @@ class Producer:
             async with asyncio.timeout(config.drain + LET_GO + DRAIN_GRACE):
                 await asyncio.gather(consumer.stop(config.drain), asyncio.sleep(LET_GO))
                 await http.close_all_connections()
+                await ended(telling)
                 await backlog.close(worker)
         except TimeoutError:
             log.error("draining takes too long: ending as it is, the other producers take over what is held here")
@@ -147,6 +150,12 @@ class Producer:
         what is really on disk."""
         self._broken = True
         self._stop.set()
+
+
+async def ended(task: asyncio.Task[None] | None) -> None:
+    if task:
+        task.cancel()
+        await asyncio.wait((task,))
 
 
 async def beat(fd: int) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from service.backlog.base import Backlog, Page
 from service.errors import StoreBroken, StoreBusy, StoreCorrupt, StoreError, StoreFull
-from service.job import Claim, Job, Receipt, Record, Running, Settlement, State
+from service.job import Callback, Claim, Job, Receipt, Record, Running, Settlement, State
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +111,13 @@ class AsyncBacklog:
         """Raises BacklogFull."""
         answer: int = await self._write("requeue_many", (state, name, before))
         return answer
+
+    async def claim_callbacks(self, limit: int, worker: str) -> Sequence[Callback]:
+        answer: Sequence[Callback] = await self._write("claim_callbacks", (limit, worker))
+        return answer
+
+    async def settle_callback(self, callback: Callback, worker: str, again: float | None, error: str | None) -> None:
+        await self._write("settle_callback", (callback, worker, again, error))
 
     async def ping(self) -> None:
         """Returns when the store can be written. Raises StoreError."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from service.errors import StoreError
-from service.job import Claim, Job, Listed, Receipt, Record, Running, Settlement, State
+from service.job import Callback, Claim, Job, Listed, Receipt, Record, Running, Settlement, State
 
 KEY_KEPT = 86400.0  # seconds after which an idempotency key may be used anew
 # Seconds that one step of priority is worth: a job goes before those of a priority one lower that came up to so much
@@ -97,6 +97,12 @@ class Backlog(Protocol):
     def requeue_many(self, state: State, name: str | None, before: float) -> int | StoreError:
         """`requeue` for some of the jobs in this state that ended before a time (seconds since the epoch). How many:
         0 when there are no more; a StoreError where there is no room."""
+
+    def claim_callbacks(self, limit: int, worker: str) -> list[Callback]:
+        """Up to `limit` ends that are due to be told, for this worker to tell; recorded with the end itself."""
+
+    def settle_callback(self, callback: Callback, worker: str, again: float | None, error: str | None) -> None:
+        """What this worker came to: told (no error), to be tried `again` in so many seconds, or given up (None)."""
 
     def prune(self) -> bool:
         """Remove some of the jobs that ended too long ago, or are too many. True when there may be more."""

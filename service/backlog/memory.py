@@ -18,6 +18,7 @@ from service.errors import BacklogFull, StoreError
 from service.job import (
     HISTORY_MAX,
     REQUEUED_FROM,
+    Callback,
     Claim,
     Job,
     Listed,
@@ -32,6 +33,19 @@ from service.job import (
 LATE = 1.0  # seconds, see sqlite
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How far the callback of an end has come."""
+
+    place: int
+    version: int
+    state: str = "pending"
+    tries: int = 0
+    worker: str | None = None
+    due: float = 0.0
+    error: str | None = None
+
+
 @dataclass(slots=True)
 class Row:
     job: Job
@@ -42,6 +56,8 @@ class Row:
     expires: float | None = None  # on the clock of this boot
     expires_at: float | None = None
     cancel: bool = False
+    url: str | None = None  # that is told of its end
+    callback: Told | None = None
     state: State = State.QUEUED
     due: float | None = None  # the clock of this boot; None: can be claimed
     attempt: int = 0
@@ -68,6 +84,7 @@ class MemoryBacklog(Backlog):
         self._bounds, self._clock, self._wall = bounds, clock, wall
         self._removed, self._removed_until = 0, ""
         self._late = -math.inf
+        self._places = 0
         self._seq, self._epoch = 0, wall() - clock()
         self._rows: dict[str, Row] = {}
         self._leases: dict[str, float] = {}
@@ -114,8 +131,9 @@ class MemoryBacklog(Backlog):
             return Receipt(job.id, new=False)
         self._before.setdefault(job.id, None)
         self._seq += 1
-        plain = replace(job, key=None, fingerprint=b"", delay=0.0, expires_in=None)
+        plain = replace(job, key=None, fingerprint=b"", delay=0.0, expires_in=None, callback=None)
         row = Row(plain, self._seq, now, run_at, self._rank(job) + job.delay)
+        row.url = job.callback
         position = None if job.delay else 1 + self._ahead(row, queued)
         if job.delay:
             row.due = self._clock() + job.delay
@@ -176,7 +194,13 @@ class MemoryBacklog(Backlog):
             self._cancel_returned(row)
         else:
             row.finished_at, row.cancel = self._wall(), False
+            self._call_back(row)
         return True
+
+    def _call_back(self, row: Row) -> None:
+        if row.url is not None:
+            self._places += 1
+            row.callback = Told(self._places, row.token)
 
     def _cancel_returned(self, row: Row) -> None:
         if row.cancel:
@@ -187,6 +211,7 @@ class MemoryBacklog(Backlog):
         self._note_unrun(row, state, state, reason)
         row.state, row.finished_at, row.cancel = state, self._wall(), False
         row.due = row.expires = None
+        self._call_back(row)
 
     def _note_unrun(self, row: Row, outcome: str, state: State, reason: str) -> None:
         row.token += 1
@@ -260,6 +285,7 @@ class MemoryBacklog(Backlog):
         self._touch(row)
         self._note_unrun(row, "requeued", State.QUEUED, "somebody asked for it")
         row.state, row.finished_at, row.cancel, row.result, row.error = State.QUEUED, None, False, None, None
+        row.callback = None
         row.attempt = row.crashes = row.losses = 0
         row.run_at = self._wall()
         row.rank = self._rank(row.job)
@@ -273,6 +299,40 @@ class MemoryBacklog(Backlog):
         for row in rows:
             self._requeue(row)
         return len(rows)
+
+    def claim_callbacks(self, limit: int, worker: str) -> list[Callback]:
+        due = [
+            (told.due, told.place, row)
+            for row in self._rows.values()
+            if (told := row.callback) and told.state == "pending" and not told.worker and told.due <= self._clock()
+        ]
+        return [self._claim_callback(row, worker) for _, _, row in sorted(due, key=lambda it: it[:2])[:limit]]
+
+    def _claim_callback(self, row: Row, worker: str) -> Callback:
+        self._touch(row)
+        assert row.callback
+        assert row.url
+        assert row.finished_at is not None
+        row.callback = told = replace(row.callback, worker=worker, tries=row.callback.tries + 1)
+        body = {
+            "id": row.job.id,
+            "job": row.job.name,
+            "state": row.state,
+            "attempt": row.attempt,
+            "finished_at": stamp(row.finished_at),
+            "result": msgspec.Raw(row.result or b"null"),
+            "error": msgspec.Raw(row.error or b"null"),
+        }
+        return Callback(told.place, row.job.id, told.version, row.url, told.tries, msgspec.json.encode(body))
+
+    def settle_callback(self, callback: Callback, worker: str, again: float | None, error: str | None) -> None:
+        row = self._rows.get(callback.job)
+        told = row and row.callback
+        if row and told and (told.place, told.worker, told.tries) == (callback.place, worker, callback.tries):
+            self._touch(row)
+            state = "delivered" if error is None else "pending" if again is not None else "failed"
+            due = self._clock() + (again or 0.0)
+            row.callback = replace(told, worker=None, state=state, due=due, error=error)
 
     def prune(self) -> bool:
         ended = sorted((row.finished_at, row.job.id) for row in self._rows.values() if row.finished_at is not None)
@@ -291,6 +351,10 @@ class MemoryBacklog(Backlog):
 
     def _lost(self, worker: str, reason: str) -> int:
         self._leases.pop(worker, None)
+        for row in self._rows.values():
+            if row.callback and row.callback.worker == worker:
+                self._touch(row)
+                row.callback = replace(row.callback, worker=None)
         held = [row for row in list(self._rows.values()) if row.worker == worker]
         for row in held:
             self._touch(row)
@@ -318,7 +382,15 @@ class MemoryBacklog(Backlog):
             row.result,
             row.error,
             b"[" + b",".join(row.history) + b"]",
+            self._shown(row),
         )
+
+    def _shown(self, row: Row) -> bytes | None:
+        if row.url is None:
+            return None
+        told = row.callback or Told(0, 0, "waiting")
+        shown = {"url": row.url, "state": told.state, "tries": told.tries, "error": told.error}
+        return msgspec.json.encode(shown)
 
     def page(self, state: State | None, name: str | None, before: int | None, limit: int) -> Page:
         rows = [row for row in reversed(list(self._rows.values())) if row.seq < (before or sys.maxsize)]

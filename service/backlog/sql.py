@@ -26,6 +26,7 @@ CREATE TABLE jobs (
     expires REAL,
     expires_at REAL,                    -- the same, for people
     cancel INTEGER NOT NULL DEFAULT 0,  -- 1: somebody wants it ended while it runs
+    callback TEXT,                      -- URL that is told of its end
     rank REAL NOT NULL,                 -- order of claims: when it was due, less AGEING for each step of priority
     created_at REAL NOT NULL,
     run_at REAL NOT NULL,
@@ -51,6 +52,36 @@ CREATE INDEX keys_at ON keys (at);
 CREATE TABLE marks (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 """
 
+# However a job ends, its callback is there with its end; and gone with the job, or with its end.
+CALLBACKS = """
+CREATE TABLE callbacks (
+    place INTEGER PRIMARY KEY,
+    job TEXT NOT NULL,                       -- its id
+    version INTEGER NOT NULL,
+    url TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'pending',   -- or delivered, or failed
+    tries INTEGER NOT NULL DEFAULT 0,
+    worker TEXT,                             -- who tells it now
+    due REAL NOT NULL DEFAULT 0,             -- on the clock of this boot
+    error TEXT
+) STRICT;
+CREATE INDEX callbacks_due ON callbacks (due) WHERE state = 'pending' AND worker IS NULL;
+CREATE INDEX callbacks_held ON callbacks (worker) WHERE worker IS NOT NULL;
+CREATE INDEX callbacks_job ON callbacks (job);
+CREATE TRIGGER job_ended AFTER UPDATE OF state ON jobs
+WHEN new.callback IS NOT NULL AND new.finished_at IS NOT NULL BEGIN
+    INSERT INTO callbacks (job, version, url) VALUES (new.id, new.token, new.callback);
+END;
+CREATE TRIGGER job_requeued AFTER UPDATE OF state ON jobs
+WHEN old.callback IS NOT NULL AND old.finished_at IS NOT NULL AND new.finished_at IS NULL BEGIN
+    DELETE FROM callbacks WHERE job = old.id;
+END;
+CREATE TRIGGER job_removed AFTER DELETE ON jobs WHEN old.callback IS NOT NULL BEGIN
+    DELETE FROM callbacks WHERE job = old.id;
+END;
+"""
+SCHEMA += CALLBACKS
+
 # Said in full, and of one state: only so does SQLite see that the index serves.
 BADLY = "state IN ('failed', 'cancelled', 'expired') AND state = '{}'"
 
@@ -60,8 +91,8 @@ KEPT = f"iif(json_array_length(history) >= {HISTORY_MAX}, json_remove(history, '
 # The same id again is not a second job.
 PUT = """
 INSERT INTO jobs (id, name, args, state, priority, timeout, attempts, created_at, run_at, rank,
-                  due_boot, due, expires_boot, expires, expires_at)
-VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING RETURNING 1
+                  due_boot, due, expires_boot, expires, expires_at, callback)
+VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING RETURNING 1
 """
 
 # At most COUNTED steps, so that a put into a long backlog costs no more than one into a short one.
@@ -154,7 +185,9 @@ EPOCH = "SELECT value FROM marks WHERE name = 'epoch ' || :boot"
 NEW_EPOCH = "INSERT INTO marks VALUES ('epoch ' || :boot, :now - :clock)"
 FORGET_EPOCHS = "DELETE FROM marks WHERE name LIKE 'epoch %'"
 
-AFTER_REBOOT = (PROMOTE_AFTER_REBOOT, EXPIRE_AFTER_REBOOT, FORGET_EPOCHS, NEW_EPOCH)
+CALLBACKS_AFTER_REBOOT = "UPDATE callbacks SET due = 0 WHERE state = 'pending'"
+
+AFTER_REBOOT = (PROMOTE_AFTER_REBOOT, EXPIRE_AFTER_REBOOT, CALLBACKS_AFTER_REBOOT, FORGET_EPOCHS, NEW_EPOCH)
 
 EXPIRED = "SELECT worker FROM workers WHERE boot <> :boot OR lease_until < :clock"
 
@@ -170,9 +203,30 @@ UPDATE jobs SET state = 'queued', worker = NULL, token = token + 1, attempt = at
 WHERE worker = :worker AND state = 'running'
 """
 
+CLAIM_CALLBACKS = """
+UPDATE callbacks SET worker = :worker, tries = tries + 1
+WHERE place IN (SELECT place FROM callbacks WHERE state = 'pending' AND worker IS NULL AND due <= :clock
+                ORDER BY due LIMIT :limit)
+RETURNING place, job, version, url, tries, (
+    SELECT CAST(json_object('id', id, 'job', name, 'state', state, 'attempt', attempt,
+        'finished_at', strftime('%Y-%m-%dT%H:%M:%fZ', finished_at, 'unixepoch'),
+        'result', json(result), 'error', json(error)) AS BLOB)
+    FROM jobs WHERE jobs.id = callbacks.job)
+"""
+# Only by who tells it now: a worker that hung may have lost it to another.
+SETTLE_CALLBACK = """
+UPDATE callbacks SET worker = NULL, state = :state, error = :error, due = :due
+WHERE place = :place AND worker = :worker AND tries = :tries
+"""
+RELEASE_CALLBACKS = "UPDATE callbacks SET worker = NULL WHERE worker = :worker"
+
 GET = """
 SELECT id, name, args, timeout, attempts, priority,
-       state, attempt, token, created_at, run_at, expires_at, started_at, finished_at, result, error, history
+       state, attempt, token, created_at, run_at, expires_at, started_at, finished_at, result, error, history,
+       iif(callback IS NULL, NULL, coalesce(
+           (SELECT json_object('url', url, 'state', callbacks.state, 'tries', tries, 'error', callbacks.error)
+            FROM callbacks WHERE callbacks.job = jobs.id),
+           json_object('url', callback, 'state', 'waiting', 'tries', 0, 'error', NULL)))
 FROM jobs WHERE id = ?
 """
 
@@ -233,6 +287,7 @@ ALTER TABLE jobs ADD COLUMN expires_boot TEXT;
 ALTER TABLE jobs ADD COLUMN expires REAL;
 ALTER TABLE jobs ADD COLUMN expires_at REAL;
 ALTER TABLE jobs ADD COLUMN cancel INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN callback TEXT;
 ALTER TABLE jobs ADD COLUMN rank REAL NOT NULL DEFAULT 0;
 UPDATE jobs SET rank = run_at - {AGEING} * priority WHERE state IN ('queued', 'running');
 DROP INDEX jobs_ready;
@@ -241,5 +296,6 @@ CREATE INDEX jobs_oldest ON jobs (run_at) WHERE state = 'queued' AND due_boot IS
 CREATE INDEX jobs_expiring ON jobs (expires_boot, expires) WHERE expires_boot IS NOT NULL;
 CREATE INDEX jobs_cancelling ON jobs (worker) WHERE cancel = 1;
 CREATE INDEX jobs_ended_badly ON jobs (state, seq) WHERE state IN ('failed', 'cancelled', 'expired');
+{CALLBACKS}
 """,
 }

@@ -26,7 +26,7 @@ from service.backlog.base import AGEING, BITE, COUNTED, KEY_KEPT, SCAN, UNBOUNDE
 from service.backlog.disk import Disk, refuse_network
 from service.backlog.presence import Presence
 from service.errors import BacklogFull, ConfigError, StoreBroken, StoreBusy, StoreCorrupt, StoreError, StoreFull
-from service.job import REQUEUED_FROM, Claim, Job, Listed, Receipt, Record, Running, Settlement, State
+from service.job import REQUEUED_FROM, Callback, Claim, Job, Listed, Receipt, Record, Running, Settlement, State
 
 # SQLite 3.7.0 to 3.51.2 can corrupt a WAL file when one connection writes while another checkpoints, which is what
 # producers do: https://sqlite.org/wal.html#walresetbug
@@ -256,7 +256,7 @@ class SqliteBacklog(Backlog):
         position = None if job.delay else 1 + self._ahead(job, rank, queued)
         told = (job.id, job.name, job.args.decode(), job.priority, job.timeout, job.attempts)
         times = (now, run_at, rank, *self._due(job.delay), *self._expires(job.expires_in, now))
-        if self._db.execute(sql.PUT, (*told, *times)).get is None:
+        if self._db.execute(sql.PUT, (*told, *times, job.callback)).get is None:
             return Receipt(job.id, new=False)
         if job.key is not None:
             self._db.execute(sql.KEEP_KEY, (job.key, job.id, job.fingerprint, now))
@@ -406,6 +406,24 @@ class SqliteBacklog(Backlog):
             self._moved(requeued, state, State.QUEUED)
         return requeued
 
+    def claim_callbacks(self, limit: int, worker: str) -> list[Callback]:
+        with self._own_batch():
+            values = {"worker": worker, "clock": self._clock(), "limit": limit}
+            return [Callback(*row) for row in self._db.execute(sql.CLAIM_CALLBACKS, values)]
+
+    def settle_callback(self, callback: Callback, worker: str, again: float | None, error: str | None) -> None:
+        state = "delivered" if error is None else "pending" if again is not None else "failed"
+        values = {
+            "place": callback.place,
+            "worker": worker,
+            "tries": callback.tries,
+            "state": state,
+            "error": error,
+            "due": self._clock() + (again or 0.0),
+        }
+        with self._own_batch():
+            self._db.execute(sql.SETTLE_CALLBACK, values)
+
     def prune(self) -> bool:
         self._disk.restore()
         with self._own_batch():
@@ -433,6 +451,7 @@ class SqliteBacklog(Backlog):
     def _lost(self, worker: str, reason: str) -> int:
         self._db.execute(sql.LOST, {"worker": worker, "reason": reason, "now": self._wall()})
         lost = self._db.changes()
+        self._db.execute(sql.RELEASE_CALLBACKS, {"worker": worker})
         self._db.execute("DELETE FROM workers WHERE worker = ?", (worker,))
         self._moved(lost, State.RUNNING, State.QUEUED)
         if lost:
@@ -445,9 +464,8 @@ class SqliteBacklog(Backlog):
             return None
         (row,) = rows
         id, name, args, timeout, attempts, priority = row[:6]
-        state, attempt, version, created_at, run_at, expires_at, started_at, finished_at, result, error, history = row[
-            6:
-        ]
+        state, attempt, version, created_at, run_at, expires_at, started_at, finished_at = row[6:14]
+        result, error, history, callback = row[14:]
         return Record(
             Job(id, name, args.encode(), timeout, attempts, priority),
             State(state),
@@ -461,6 +479,7 @@ class SqliteBacklog(Backlog):
             result and result.encode(),
             error and error.encode(),
             history.encode(),
+            callback and callback.encode(),
         )
 
     def page(self, state: State | None, name: str | None, before: int | None, limit: int) -> Page:

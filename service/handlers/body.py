@@ -43,6 +43,10 @@ class Submission(msgspec.Struct, forbid_unknown_fields=True):
     )
     deadline: Annotated[Moment | None, Meta(description="not started by then: expired, never run")] = None
 
+    callback: Annotated[
+        Annotated[str, Meta(max_length=2048)] | None, Meta(description="URL that is told of the job's end")
+    ] = None
+
     def __post_init__(self) -> None:
         if self.delay is not None and self.run_at is not None:
             raise ValueError("delay and run_at say the same: give one of them")

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from service import registry
+from service import callbacks, registry
+from service.config import Config
 from service.errors import KeyReused
 from service.handlers.base import Handler
 from service.handlers.body import Submission, fingerprint, idempotency_key
@@ -17,10 +18,12 @@ from service.job import Job, Receipt, new_id, stamp
 log = logging.getLogger(__name__)
 
 
-def job_of(submission: Submission, key: str | None = None) -> Job:
+def job_of(submission: Submission, config: Config, key: str | None = None) -> Job:
     """Raises UnknownJob, BadArguments."""
     function = registry.find(submission.job)
     function.check(submission.args)
+    if submission.callback is not None:
+        callbacks.check(submission.callback, config)
     now = time.time()
     return Job(
         new_id(),
@@ -31,6 +34,7 @@ def job_of(submission: Submission, key: str | None = None) -> Job:
         submission.priority,
         submission.waits(now),
         submission.expires(now),
+        submission.callback,
         key,
         fingerprint(submission) if key else b"",
     )
@@ -39,7 +43,7 @@ def job_of(submission: Submission, key: str | None = None) -> Job:
 class Intake(Handler):
     async def accept(self, submission: Submission) -> Receipt:
         """Store a job; it is on disk when this returns. Raises Refused, StoreError."""
-        job = job_of(submission, idempotency_key(self.request.headers.get("Idempotency-Key")))
+        job = job_of(submission, self.server.config, idempotency_key(self.request.headers.get("Idempotency-Key")))
         receipt = await self.server.backlog.put(job)
         if not receipt.same:
             raise KeyReused("this Idempotency-Key was used for another request: take a new one for each job")

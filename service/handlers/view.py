@@ -37,6 +37,7 @@ def document(record: Record) -> dict[str, Any]:
         "result": raw(record.result),
         "error": raw(record.error),
         "history": msgspec.Raw(record.history),
+        "callback": raw(record.callback),
     }
 
 

@@ -19,7 +19,7 @@ from service.backlog.base import UNBOUNDED, Backlog, Bounds
 from service.backlog.memory import MemoryBacklog
 from service.backlog.sqlite import SqliteBacklog
 from service.errors import BacklogFull, StoreError
-from service.job import HISTORY_MAX, REQUEUED_FROM, Claim, Job, Receipt, Record, Settlement, State, new_id
+from service.job import HISTORY_MAX, REQUEUED_FROM, Callback, Claim, Job, Receipt, Record, Settlement, State, new_id
 
 DAY = 86_400.0  # seconds
 LEASE = 30.0  # seconds
@@ -509,6 +509,7 @@ class EnginesAgree(RuleBasedStateMachine):
         self.kept = list(ENGINES).index("sqlite")  # what survives being closed
         self.ids: list[str] = []
         self.claims: list[Claim] = []
+        self.callbacks: list[tuple[str, tuple[Callback, ...]]] = []
 
     def teardown(self) -> None:
         for engine in self.engines:
@@ -534,16 +535,12 @@ class EnginesAgree(RuleBasedStateMachine):
         fingerprint=st.sampled_from([b"one", b"two"]),
         delay=st.sampled_from([0.0, 0.0, 3.0]),
         expires_in=st.sampled_from([None, 4.0]),
+        callback=st.sampled_from([None, "http://a.example/"]),
     )
-    def put(
-        self, priorities: list[int], key: str | None, fingerprint: bytes, delay: float, expires_in: float | None
-    ) -> None:
+    def put(self, priorities: list[int], key: str | None, **asked: Any) -> None:
         new = [f"job-{self.made + n:04}" for n in range(len(priorities))]
         self.made += len(new)
-        jobs = [
-            replace(a_job(id, priority), key=key, fingerprint=fingerprint, delay=delay, expires_in=expires_in)
-            for id, priority in zip(new, priorities, strict=True)
-        ]
+        jobs = [replace(a_job(id, priority), key=key, **asked) for id, priority in zip(new, priorities, strict=True)]
         # What was returned comes on top: there can be more than may be put.
         room = max(self.BOUNDS.backlog_max - self.all("counts")[State.QUEUED], 0)
         receipts = self.put_all(jobs)
@@ -572,6 +569,23 @@ class EnginesAgree(RuleBasedStateMachine):
         id = data.draw(st.sampled_from(self.ids))
         first, *others = [getattr(engine, verb)(id) for engine in self.engines]
         assert all(other == first or type(other) is type(first) is BacklogFull for other in others)
+
+    @rule(limit=st.integers(0, 2), worker=st.sampled_from(["w1", "w2"]))
+    def claim_callbacks(self, limit: int, worker: str) -> None:
+        first, *others = [engine.claim_callbacks(limit, worker) for engine in self.engines]
+        plain = [
+            [replace(callback, place=0, told=json.loads(callback.told)) for callback in each]
+            for each in (first, *others)
+        ]
+        assert all(other == plain[0] for other in plain)
+        self.callbacks += [(worker, each) for each in zip(first, *others, strict=True)]
+
+    @precondition(lambda self: self.callbacks)
+    @rule(data=st.data(), again=st.sampled_from([None, 5.0]), error=st.sampled_from([None, "HTTP 500"]))
+    def settle_callback(self, data: st.DataObject, again: float | None, error: str | None) -> None:
+        worker, each = data.draw(st.sampled_from(self.callbacks))  # stale ones too
+        for engine, callback in zip(self.engines, each, strict=True):
+            engine.settle_callback(callback, worker, again, error)
 
     @rule(state=st.sampled_from(REQUEUED_FROM), name=st.sampled_from([None, "sleep", "other"]))
     def requeue_many(self, state: State, name: str | None) -> None:
@@ -652,7 +666,8 @@ class EnginesAgree(RuleBasedStateMachine):
                 assert first is other
                 continue
             assert json.loads(other.history) == json.loads(first.history)
-            assert replace(other, history=b"") == replace(first, history=b"")
+            assert json.loads(other.callback or b"null") == json.loads(first.callback or b"null")
+            assert replace(other, history=b"", callback=None) == replace(first, history=b"", callback=None)
         return first
 
 
