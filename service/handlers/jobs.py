@@ -116,7 +116,7 @@ class Retry(Intake, Follow):
             )
         self.server.consumer.wake()
         self.set_header("Location", f"/jobs/{id}")
-        self.answer(202, document(await self.record(id)))
+        self.answer(202, {"id": id, "state": State.QUEUED})
 
 
 class RetryMany(Handler):

@@ -1,0 +1,41 @@
+"""Every command on a page of docs/ answers as the page says, through the whole stack."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from docs.transcript import plain, replay, steps
+from tests.stack.test_native import Stack
+from tests.support import ROOT
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """One producer, so that what one answer says is known to the next."""
+    folder = Path(f"/tmp/stormdrain-transcript-{os.getpid()}")
+    folder.mkdir()
+    it = Stack(folder)
+    up = it.make("up", "PRODUCERS=1")
+    assert up.returncode == 0, up.stdout + up.stderr
+    yield it
+    assert it.make("down").returncode == 0
+    shutil.rmtree(folder)
+
+
+def test_every_answer_in_the_contract_is_what_comes(stack: Stack) -> None:
+    page = (ROOT / "docs/http.md").read_text()
+    other: list[str] = []
+    replay(
+        page,
+        f"localhost:{stack.port}",
+        lambda command, before, now: other.append(f"$ {command}--- the page\n{plain(before)}--- now\n{plain(now)}"),
+    )
+    assert len(list(steps(page))) > 20
+    assert not other, "\n".join(other)
