@@ -6,6 +6,9 @@ PORT ?= 8080
 # docker where an engine with Compose answers, else native.
 STACK ?= $(shell docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1 && echo docker || echo native)
 export
+ifeq ($(filter docker native,$(STACK)),)
+$(error STACK is $(STACK): use docker or native)
+endif
 
 # No address of an index: whoever installs uses their own.
 LOCK = --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links

@@ -123,7 +123,7 @@ def _parse(field: Field[Any], text: str) -> Any:
         raise ConfigError(f"{variable} is {text!r}: use {wanted} of {field.metadata['unit']}") from None
     minimum = field.metadata["minimum"]
     if minimum is not None and not minimum <= value < float("inf"):
-        raise ConfigError(f"{variable} is {text}: use at least {minimum:g} {field.metadata['unit']}")
+        raise ConfigError(f"{variable} is {text}: use {minimum:g} {field.metadata['unit']} or more, and no infinity")
     return value
 
 

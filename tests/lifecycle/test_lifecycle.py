@@ -260,7 +260,7 @@ def test_a_store_that_fails_ends_the_producer_and_nothing_false_is_said(tmp_path
     ("setting", "value", "sentence"),
     [
         ("SLOTS", "many", "SLOTS is 'many': use a whole number of slots"),
-        ("SLOTS", "0", "SLOTS is 0: use at least 1 slots"),
+        ("SLOTS", "0", "SLOTS is 0: use 1 slots or more"),
         ("LISTEN", "8000", "LISTEN is '8000'"),
         ("BACKLOG", "redis:x", "BACKLOG is 'redis:x'"),
         ("BACKLOG", "memory:", "set PRODUCERS=1"),
