@@ -1,5 +1,5 @@
-"""One line an event, with the id of the request that caused it. Whatever a client sent is logged as JSON, so that it
-stays on its line."""
+"""One line an event, with the id of the request that caused it. Whatever it quotes stays on its line, cannot move a
+terminal's cursor, and is cut."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextvars import ContextVar
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
+LINE_MAX = 2000  # characters of a message; of a longer one, a client's text of 1 MiB, the rest tells nobody more
 FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(process)d [%(request)s] %(message)s"
 
 
@@ -16,6 +17,20 @@ class Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         record.request = request_id.get()
         return super().format(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = plain(record.message)
+        return super().formatMessage(record)
+
+
+def plain(message: str) -> str:
+    """Cut, and with everything escaped that a terminal or a reader of lines would obey: line separators, escapes,
+    overrides of the writing direction."""
+    if len(message) > LINE_MAX:
+        message = f"{message[:LINE_MAX]} ... and {len(message) - LINE_MAX} characters more"
+    if message.isprintable():
+        return message
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
 
 
 def set_up(level: str) -> None:

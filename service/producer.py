@@ -35,6 +35,7 @@ from service.config import Config
 from service.consumer import Consumer
 from service.errors import ConfigError, StoreBusy, StoreFull
 from service.executor import Executor, Limits
+from service.front import Front
 from service.handlers import Server, application
 from service.job import new_id
 from service.watch import Watch
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-HEADER_MAX = 16 * 1024  # bytes
+HEADER_MAX = 64 * 1024  # bytes; more than nginx takes (nginx/limits.conf), or what is above would be its 502
 BUFFER_MIN = 2 << 20  # bytes; headers must fit too, however small BODY_MAX is
 # Seconds. Longer than nginx keeps an idle connection (nginx/upstream.conf): if we closed it first, a POST could
 # already be under way on it, and fail. Short enough to be rid of who sends headers or bodies drop by drop.
@@ -92,11 +93,11 @@ class Producer:
             await backlog.close(worker)
             return 0
         server = Server(config, backlog, consumer, Watch(backlog))
-        http = HTTPServer(
+        http = Front(
             application(server),
             xheaders=True,  # nginx sets X-Real-IP, and nobody else reaches us
             max_header_size=HEADER_MAX,
-            # Above ours, which is refused with a problem; what Tornado refuses gets a bare 400.
+            # Above ours, which is refused as too large; what Tornado refuses is only malformed.
             max_body_size=max(2 * config.body_max, BUFFER_MIN),
             max_buffer_size=max(2 * config.body_max, BUFFER_MIN),
             idle_connection_timeout=IDLE_TIMEOUT,

@@ -90,13 +90,14 @@ class Handler(RequestHandler):
         request_id.set(self.request_id)
         if self.request.method not in self.methods:
             raise WrongMethod(f"{self.request.method} is not allowed here: use {', '.join(self.methods)}")
-        if (
-            self.request.method not in ("GET", "HEAD")
-            and self.request.headers.get("Sec-Fetch-Site", "none") not in OWN_SITE
-        ):
+        if self.changes() and self.request.headers.get("Sec-Fetch-Site", "none") not in OWN_SITE:
             raise CrossSite("a page of another site asks for this; browsers may send jobs from here only")
         if len(self.request.body) > self.server.config.body_max:
             raise TooLarge(f"the body is above BODY_MAX={self.server.config.body_max} bytes")
+
+    def changes(self) -> bool:
+        """Whether this asks for more than an answer."""
+        return self.request.method not in ("GET", "HEAD")
 
     def compute_etag(self) -> str | None:
         return None  # no hash over every answer

@@ -22,6 +22,9 @@ class Root(Intake):
 
     methods = ("GET", "HEAD", "POST")
 
+    def changes(self) -> bool:
+        return bool(self.request.body)  # not the method: nginx makes a POST of a person's click on a link, too
+
     async def get(self) -> None:
         if self.request.body:
             return await self.post()

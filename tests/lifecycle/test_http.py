@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,25 @@ def test_stats_shows_what_every_producer_runs(running: Server) -> None:
 def test_another_sites_page_cannot_send_jobs(running: Server) -> None:
     response = requests.post(f"{running.url}/jobs", json={"job": "noop"}, headers={"Sec-Fetch-Site": "cross-site"})
     problem(response, 403)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])  # nginx makes a POST of both
+def test_another_sites_page_may_link_here(running: Server, method: str) -> None:
+    headers = {"Sec-Fetch-Site": "cross-site", "Accept": "text/html"}
+    assert "<title>Stormdrain" in requests.request(method, running.url, headers=headers).text
+    problem(requests.request(method, running.url, headers=headers, data='{"job_id": 7}'), 403)
+
+
+def test_what_is_no_http_is_a_problem_too(running: Server) -> None:
+    port = int(running.url.rpartition(":")[2])
+    for request in (b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nX: a\x1bb\r\nContent-Length: 99999\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(request + b"x" * 99_999)
+            connection.shutdown(socket.SHUT_WR)
+            head, body = b"".join(iter(lambda it=connection: it.recv(65536), b"")).split(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert b"Content-Type: application/problem+json" in head
+        assert json.loads(body)["type"] == "/problems/malformed"
 
 
 def test_a_small_body_limit_leaves_room_for_headers(tmp_path: Path) -> None:

@@ -1,0 +1,164 @@
+"""Whatever is sent, each answer is a documented one, in time, and nothing is stored that was not accepted.
+
+Every request of the corpus, through nginx as the world sends it, and to a server alone as nginx would."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import apsw
+import pytest
+
+from tests.hostile.corpus import GROUPS, HIDE, MARK, Case
+from tests.hostile.wire import Answer, Connect, Exchange, exchange, to_port, to_socket
+from tests.stack.test_native import Stack
+from tests.support import wait_until
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
+
+TIME = 12.0  # seconds; who waits for the rest of a request waits 10
+SLACK = 4.0  # seconds; the machine is shared
+AT_ONCE = 24
+FLAT = 12 << 20  # bytes by which the largest producer may grow in six rounds, of 660 requests each
+NEVER = re.compile(rb"<html|<body|<center>|Traceback|\.py\b|nginx/|Tornado", re.IGNORECASE)
+
+CASES = [(group, case) for group, those in GROUPS.items() for case in those()]
+QUICK = [(group, case) for group, case in CASES if "-" not in case.want]  # who leaves something out waits 10 s
+
+numbers = itertools.count(1)
+
+
+@dataclass
+class Try:
+    """One request of the corpus, sent with a mark of its own."""
+
+    group: str
+    case: Case
+    number: int
+    exchange: Exchange
+
+    @property
+    def accepted(self) -> int:
+        return sum(accepts(answer) for answer in self.exchange.answers)
+
+
+def accepts(answer: Answer) -> bool:
+    return answer.status == 202 or (answer.status == 200 and answer.body.endswith(b" add\n"))
+
+
+def mark(number: int, hidden: bool = False) -> bytes:
+    return b"%c%05d" % (b"h" if hidden else b"m", number)
+
+
+def attempt(group: str, case: Case, connect: Connect) -> Try:
+    number = next(numbers)
+    request = case.request.replace(MARK, mark(number)).replace(HIDE, mark(number, hidden=True))
+    return Try(group, case, number, exchange(connect, request, TIME + SLACK))
+
+
+def round_of(cases: list[tuple[str, Case]], connect: Connect) -> list[Try]:
+    with ThreadPoolExecutor(AT_ONCE) as clients:
+        return list(clients.map(lambda pair: attempt(*pair, connect), cases))
+
+
+def stored(stack: Stack) -> Counter[str]:
+    """How many jobs there are for each mark."""
+    db = apsw.Connection(str(stack.folder / "data/backlog.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        return Counter(
+            found[0] for (args,) in db.execute("SELECT args FROM jobs") if (found := re.findall(r"[mh]\d{5}", args))
+        )
+    finally:
+        db.close()
+
+
+def jobs(stack: Stack) -> int:
+    return sum(stack.stats()["states"].values())
+
+
+def complaint(it: Try, alone: bool, stored: Counter[str]) -> str:
+    """What is wrong with it, or nothing."""
+    got, received = it.exchange.statuses, it.exchange.received
+    if set(got) - set(it.case.wanted(alone)):
+        return f"{' '.join(got)} instead of {it.case.wanted(alone)}"
+    if not it.exchange.closed:
+        return f"not closed within {it.exchange.seconds:.1f} s"
+    if NEVER.search(received):
+        return "says more than it should"
+    if stored[mark(it.number, hidden=True).decode()]:
+        return "a hidden request was executed"
+    if got == ["0.9"]:
+        json.loads(received)
+    if MARK in it.case.request and stored[mark(it.number).decode()] != it.accepted:
+        return f"{it.accepted} accepted, {stored[mark(it.number).decode()]} stored"
+    return next(filter(None, map(unlike_a_problem, it.exchange.answers)), "")
+
+
+def unlike_a_problem(answer: Answer) -> str:
+    """What is wrong with an answer, or nothing."""
+    if "set-cookie" in answer.headers:
+        return "a header of the client's"
+    if answer.status < 400:
+        return ""
+    if answer.headers.get("content-type") != "application/problem+json":
+        return f"{answer.status} of type {answer.headers.get('content-type')}"
+    problem = json.loads(answer.body)
+    if problem["status"] != answer.status or not problem["type"].startswith("/problems/") or not problem["instance"]:
+        return f"a problem that is none: {problem}"
+    return ""
+
+
+def table(tries: list[Try]) -> str:
+    lines = [f"{'group':20} tried  came back"]
+    for group, those in itertools.groupby(tries, lambda it: it.group):
+        same = list(those)
+        came = Counter(status for it in same for status in it.exchange.statuses)
+        lines.append(f"{group:20} {len(same):5}  " + ", ".join(f"{status}: {n}" for status, n in sorted(came.items())))
+    came = Counter(status for it in tries for status in it.exchange.statuses)
+    lines.append(f"{'all':20} {len(tries):5}  " + ", ".join(f"{status}: {n}" for status, n in sorted(came.items())))
+    return "\n".join(lines)
+
+
+def judge(stack: Stack, connect: Connect, alone: bool) -> None:
+    before = jobs(stack)
+    tries = round_of(CASES, connect)
+    print(f"\n{'the server alone' if alone else 'through nginx'}\n{table(tries)}")
+    found = stored(stack)
+    complaints = {f"{it.group}: {it.case.name}": said for it in tries if (said := complaint(it, alone, found))}
+    assert complaints == {}
+    assert jobs(stack) - before == sum(it.accepted for it in tries)
+
+
+def test_through_nginx_each_answer_is_a_documented_one_and_nothing_hidden_is_stored(front: Stack) -> None:
+    judge(front, to_port(front.port), alone=False)
+
+
+def test_the_server_alone_takes_no_more_than_it_does_behind_nginx(front: Stack) -> None:
+    judge(front, to_socket(front.folder / "run/server_0.sock"), alone=True)
+
+
+def memory(stack: Stack) -> dict[int, int]:
+    """Bytes that each producer has for itself, once nothing runs."""
+    wait_until(
+        lambda: not {"queued", "running"} & {state for state, n in stack.stats()["states"].items() if n}, "all ran"
+    )
+    producers = [child for server in stack.servers() for child in server.children() if "serve" in child.cmdline()]
+    return {it.pid: it.memory_full_info().uss for it in producers}
+
+
+def test_the_memory_of_the_producers_stays_flat(front: Stack) -> None:
+    """The largest counts: which producer gets how much is chance, and one that has idled is small."""
+    sizes = []
+    for _ in range(8):
+        round_of(QUICK, to_port(front.port))
+        sizes.append(memory(front))
+    print(
+        "\nMB of each producer after each round: " + "; ".join(f"{[n >> 20 for n in size.values()]}" for size in sizes)
+    )
+    assert {*sizes[0]} == {*sizes[-1]}, "a producer was replaced"
+    assert max(sizes[-1].values()) - max(sizes[1].values()) < FLAT
