@@ -8,8 +8,10 @@ from pathlib import Path
 
 from service import registry
 from service.errors import Malformed
+from service.handlers.base import ANY
 from service.handlers.body import Original, Submission
 from service.handlers.intake import Intake
+from service.keys import READ, SUBMIT
 
 LANDING = (Path(__file__).parents[1] / "landing.html").read_text()
 STYLE = LANDING.partition("<style>")[2].partition("</style>")[0]
@@ -21,6 +23,11 @@ class Root(Intake):
     """The original form: a request with a JSON body, whether GET or POST, puts a job. Without a body: a person."""
 
     methods = ("GET", "HEAD", "POST")
+
+    def scope(self) -> str:
+        if self.request.method not in self.methods:
+            return ANY
+        return SUBMIT if self.request.body else READ
 
     async def get(self) -> None:
         if self.request.body:
