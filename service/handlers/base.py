@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -49,8 +50,7 @@ JSON_TYPES = ("", "application/json", "application/x-www-form-urlencoded")
 # that a developer visits could send jobs to the stack on loopback.
 OWN_SITE = ("none", "same-origin")
 
-SCOPES = {"GET": READ, "HEAD": READ, "POST": SUBMIT, "DELETE": ADMIN}
-ANY = ""  # any key will do
+ANY = ""  # the scope where any key will do
 
 # What is shown in a browser must do nothing, and nobody else's page may show or read it. A page brings its own policy.
 FIXED_HEADERS = {
@@ -95,6 +95,7 @@ class Handler(RequestHandler):
     SUPPORTED_METHODS = Every()  # type: ignore[assignment]
     methods: ClassVar[tuple[str, ...]] = ("GET", "HEAD")
     open: ClassVar[bool] = False  # also to whoever has no key
+    scopes: ClassVar[Mapping[str, str]] = {"GET": READ, "HEAD": READ, "POST": SUBMIT}  # all else is for admins
 
     def initialize(self) -> None:
         self.server: Server = self.application.settings["server"]
@@ -138,7 +139,8 @@ class Handler(RequestHandler):
 
     def scope(self) -> str:
         """What a key must be for, to have this request looked at."""
-        return SCOPES[self.request.method or ""] if self.request.method in self.methods else ANY
+        method = self.request.method or ""
+        return self.scopes.get(method, ADMIN) if method in self.methods else ANY
 
     def compute_etag(self) -> str | None:
         return None  # no hash over every answer

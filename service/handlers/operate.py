@@ -48,9 +48,7 @@ class Ready(Handler):
 
 class Nothing(Handler):
     methods = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-
-    def scope(self) -> str:
-        return ANY
+    scopes = dict.fromkeys(methods, ANY)
 
     def prepare(self) -> None:
         super().prepare()

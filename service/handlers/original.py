@@ -11,7 +11,6 @@ from service.errors import Malformed
 from service.handlers.base import ANY
 from service.handlers.body import Original, Submission
 from service.handlers.intake import Intake
-from service.keys import READ, SUBMIT
 
 LANDING = (Path(__file__).parents[1] / "landing.html").read_text()
 STYLE = LANDING.partition("<style>")[2].partition("</style>")[0]
@@ -25,9 +24,8 @@ class Root(Intake):
     methods = ("GET", "HEAD", "POST")
 
     def scope(self) -> str:
-        if self.request.method not in self.methods:
-            return ANY
-        return SUBMIT if self.request.body else READ
+        method = "POST" if self.request.body else "GET"  # of what is asked, whatever was sent
+        return self.scopes[method] if self.request.method in self.methods else ANY
 
     async def get(self) -> None:
         if self.request.body:

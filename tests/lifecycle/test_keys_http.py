@@ -53,6 +53,12 @@ REQUESTS: list[tuple[str, str, dict[str, Any], str]] = [
     ("POST", "/", {}, "read"),  # as nginx hands on a GET without a body
     ("HEAD", "/", {}, "read"),
     ("GET", UNKNOWN, {}, "read"),
+    ("GET", "/jobs", {}, "read"),
+    ("GET", f"{UNKNOWN}/events", {}, "read"),
+    ("DELETE", UNKNOWN, {}, "admin"),
+    ("POST", f"{UNKNOWN}/retry", {}, "admin"),
+    ("POST", "/jobs/retry", {"json": {"state": "failed"}}, "admin"),
+    ("GET", "/jobs/retry", {}, "any"),
     ("GET", "/stats", {}, "read"),
     ("HEAD", "/stats", {}, "read"),
     ("GET", "/nothing", {}, "any"),

@@ -34,6 +34,11 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "a query": ("GET", "/stats?x=" + MARK, {}),
     "a method": ("BREW", IN_A_PATH, {}),
     "from another site": ("POST", "/jobs", {"data": MARK, "headers": {"Sec-Fetch-Site": "cross-site"}}),
+    "a list": ("GET", "/jobs?job=" + MARK, {}),
+    "a list, wrong": ("GET", "/jobs?state=" + MARK, {}),
+    "a list by what is not there": ("GET", f"/jobs?{MARK}=1", {}),
+    "a retry": ("POST", "/jobs/retry", {"json": {"state": MARK}}),
+    "a preference": ("POST", "/jobs", {"json": {"job": "noop"}, "headers": {"Prefer": MARK}}),
     "wrong method": ("PUT", "/jobs", {"data": MARK}),
     "alive": ("GET", "/healthz?" + MARK, {}),
     "ready": ("GET", "/readyz?" + MARK, {}),
@@ -70,6 +75,19 @@ def test_a_jobs_result_and_error_are_no_html_either(running: Server) -> None:
         answer = ask(running, "GET", location, {})
         assert answer.headers["Content-Type"] == "application/json"
         assert answer.headers["Content-Security-Policy"] == FIXED_HEADERS["Content-Security-Policy"]
+
+
+def test_a_jobs_events_and_what_has_not_changed_are_inert(running: Server) -> None:
+    location = running.submit("noop", job_id=MARK)
+    running.wait_for(location, "succeeded")
+    events = ask(running, "GET", f"{location}/events", {})
+    assert events.headers["Content-Type"] == "text/event-stream"
+    etag = ask(running, "GET", location, {}).headers["ETag"]
+    same = ask(running, "GET", location, {"headers": {"If-None-Match": etag}})
+    over = ask(running, "GET", f"{location}/events", {"headers": {"Last-Event-ID": "99"}})
+    assert (same.status_code, over.status_code) == (304, 204)
+    for answer in (events, same, over):
+        assert {name: answer.headers.get(name) for name in FIXED_HEADERS} == FIXED_HEADERS
 
 
 def test_the_page_is_the_same_for_everybody_and_has_a_policy_of_its_own(running: Server) -> None:
