@@ -5,6 +5,13 @@ PYTHON ?= python3
 PORT ?= 8080
 # docker where an engine with Compose answers, else native.
 STACK ?= $(shell docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1 && echo docker || echo native)
+# Where this machine reaches nginx.
+ADDRESS = $(patsubst [::],[::1],$(patsubst 0.0.0.0,127.0.0.1,$(or $(BIND),127.0.0.1)))
+# Containers see the folder of API_KEYS_FILE: of a file alone they would see the old one for ever after a change.
+ifneq ($(API_KEYS_FILE),)
+API_KEYS_DIR := $(shell dirname "$(API_KEYS_FILE)")
+API_KEYS_NAME := $(shell basename "$(API_KEYS_FILE)")
+endif
 export
 ifeq ($(filter docker native,$(STACK)),)
 $(error STACK is $(STACK): use docker or native)
@@ -14,7 +21,7 @@ endif
 LOCK = --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help up deploy down status logs backup restore loadtest stage stages chaos settings test test-long check docs lock base-images clean
+.PHONY: help up deploy down status logs backup restore key loadtest stage stages chaos settings test test-long check docs lock base-images clean
 
 help:  ## Print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,9 +35,9 @@ up-docker:
 	  echo "Where no image registry can be reached: make base-images, or make up STACK=native" >&2; exit 1; }
 	@docker compose run --rm --no-deps --no-TTY server python -m service check
 	@docker compose up --detach --wait || { docker compose logs --no-log-prefix --tail 20 server >&2; exit 1; }
-	@echo "ready: http://127.0.0.1:$(PORT)   try:"
+	@echo "ready: http://$(ADDRESS):$(PORT)   try:"
 	@if [ -n "$$JOBS" ]; then body='{"job": "NAME", "args": {}}'; else body='{"job": "primes", "args": {"limit": 100000}}'; fi; \
-	  echo "  curl -i http://127.0.0.1:$(PORT)/jobs -d '$$body'"
+	  echo "  curl -i http://$(ADDRESS):$(PORT)/jobs -d '$$body'"
 
 up-native:
 	@$(PYTHON) native/stack.py up
@@ -58,7 +65,8 @@ status:  ## Tell what runs
 
 status-docker:
 	@docker compose ps
-	@curl -sS http://127.0.0.1:$(PORT)/readyz http://127.0.0.1:$(PORT)/stats
+	@if [ -n "$$API_KEY" ]; then printf 'Authorization: Bearer %s\n' "$$API_KEY"; fi | \
+	  curl -sS -H @- http://$(ADDRESS):$(PORT)/readyz http://$(ADDRESS):$(PORT)/stats
 
 status-native:
 	@$(PYTHON) native/stack.py status
@@ -95,6 +103,20 @@ restore-docker:
 restore-native:
 	@$(PYTHON) native/stack.py restore "$(FILE)"
 
+key:  ## Create an API key, told once: NAME=shop SCOPES=submit,read; REVOKE=shop-1 revokes it (API_KEYS_FILE=keys/api_keys)
+	@$(MAKE) --no-print-directory key-$(STACK) API_KEYS_FILE="$(or $(API_KEYS_FILE),keys/api_keys)"
+	@$(if $(API_KEYS_FILE),,echo "with API_KEYS_FILE=keys/api_keys, in .env for instance, the stack asks for keys" >&2)
+
+WHICH_KEY = $(if $(REVOKE),--revoke "$(REVOKE)",$(if $(NAME),"$(NAME)") $(if $(SCOPES),--scopes "$(SCOPES)"))
+
+key-docker:
+	@mkdir -p -m 755 "$(API_KEYS_DIR)"  # servers run as another user
+	@docker compose --profile key build --quiet key >&2
+	@docker compose --profile key run --rm --no-deps --no-TTY key $(WHICH_KEY)
+
+key-native:
+	@$(PYTHON) native/stack.py key $(WHICH_KEY)
+
 loadtest:  ## Send N=1000 jobs from CLIENTS=10 clients, follow each to its end (JOB=sleep ARGS='{}' FORM=jobs)
 	@$(MAKE) --no-print-directory loadtest-$(STACK)
 
@@ -104,7 +126,7 @@ loadtest-docker:
 
 loadtest-native:
 	@$(PYTHON) native/stack.py setup
-	@URL=http://127.0.0.1:$(PORT) .venv/bin/python -m loadtest
+	@URL=http://$(ADDRESS):$(PORT) .venv/bin/python -m loadtest
 
 stage:  ## Run one teaching server until Ctrl-C: NAME=blocking OPTIONS='--job primes --port 8002'
 	@$(PYTHON) native/stack.py setup

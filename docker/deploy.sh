@@ -14,6 +14,9 @@ READY_SECONDS=90   # a healthy one takes 4 s; one that cannot boot is noticed at
 say() { printf 'deploy: %s\n' "$*"; }
 die() { printf 'deploy: %s\n' "$*" >&2; exit 1; }
 
+# What Compose makes of compose.yaml, .env and the environment.
+configured() { docker compose config --format json | python3 -c "import json, sys; it = json.load(sys.stdin); print($1)"; }
+
 # Not what `docker compose run` has started, a backup for instance.
 servers() {
     docker ps --all --quiet --no-trunc --filter label=com.docker.compose.oneoff=False \
@@ -62,9 +65,13 @@ wait_until_healthy() {
 exec 9<compose.yaml
 flock --nonblock 9 || die 'another deployment is under way.'
 
-project=$(docker compose config --format json | python3 -c 'import json, sys; print(json.load(sys.stdin)["name"])')
+project=$(configured 'it["name"]')
 mapfile -t old < <(servers)
 [ ${#old[@]} -gt 0 ] || die 'nothing runs that could be replaced: start it with make up.'
+# nginx stays: servers without keys must not get behind one that others reach.
+bind=$(configured 'it["services"]["nginx"]["ports"][0]["host_ip"]')
+published=$(about '{{range .HostConfig.PortBindings}}{{range .}}{{.HostIp}}{{end}}{{end}}' "$(docker compose ps --all --quiet nginx)")
+[ "$published" = "$bind" ] || die "BIND is $bind, nginx listens on $published: that needs a new start, make down, then make up."
 image=$(about '{{.Image}}' "${old[0]}")
 name=$(about '{{.Config.Image}}' "${old[0]}")
 trap keep_the_old EXIT

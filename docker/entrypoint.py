@@ -7,6 +7,7 @@ from pathlib import Path
 from exit_on_fatal import FATAL
 from supervisor.supervisord import main
 
+from service import exits
 from service.config import Config
 from service.errors import ConfigError
 
@@ -18,7 +19,8 @@ FATAL.unlink(missing_ok=True)
 try:
     drain = Config.from_env().drain
 except ConfigError as error:
-    sys.exit(f"stormdrain: {error}")
+    print(f"stormdrain: {error}", file=sys.stderr)
+    sys.exit(exits.CONFIG)
 os.environ.update(STOP_SECONDS=str(int(drain) + STOP_MARGIN), SERVER_LOG="/dev/fd/1", SERVER_LOG_MAX="0")
 main(["--nodaemon", "--configuration", str(Path(__file__).with_name("supervisord.conf"))])
 sys.exit(EXIT_FATAL if FATAL.exists() else 0)

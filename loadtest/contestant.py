@@ -29,6 +29,8 @@ QUEUE = "producer_consumer"  # the stage that answers before the job is done, an
 PRODUCT = "service"
 
 ROOT = Path(__file__).resolve().parent.parent
+# The user's own jobs would take the place of those that are asked for; and nobody here has a key.
+USERS = ("JOBS", "JOBS_DIR", "BIND", "API_KEYS_FILE")
 START_LIMIT = 30.0  # seconds for a stage; it needs one
 STACK_LIMIT = 300.0  # seconds for the full stack, which sets up what is missing
 STOP_LIMIT = 10.0
@@ -97,8 +99,7 @@ class Stack:
 
     def make(self, command: str) -> str:
         """What it said. Raises Unusable."""
-        # The user's own jobs would take the place of those that the race asks for.
-        environment = {name: value for name, value in os.environ.items() if name not in ("JOBS", "JOBS_DIR")}
+        environment = {name: value for name, value in os.environ.items() if name not in USERS}
         done = subprocess.run(
             [sys.executable, ROOT / "native/stack.py", command],
             env=environment | self.settings | {"VAR_DIR": self.folder, "PORT": str(self.port)},

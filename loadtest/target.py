@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .contestant import ROOT, Stack, free_port, own_stack
+from .contestant import ROOT, USERS, Stack, free_port, own_stack
 from .exits import Unusable
 from .victim import Victim, tree
 
@@ -91,7 +91,7 @@ class Compose:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.project = f"stormdrain-chaos-{self.port}"
-        unset = {"JOBS": "", "JOBS_DIR": ""}  # the user's own jobs would take the place of those we ask for
+        unset = dict.fromkeys(USERS, "")
         ours = {"PORT": str(self.port), "COMPOSE_PROJECT_NAME": self.project}
         self.environment = os.environ | SETTINGS | unset | ours
 

@@ -6,6 +6,7 @@
     status  what runs
     logs    follow the logs
     setup   only the virtual environment
+    key NAME [--scopes …], key --revoke ID   create an API key, which is printed once; revoke one
     backup FILE, restore FILE   copy the backlog, also while it is used; put a copy in its place
 
 Only the standard library: this runs before anything is installed."""
@@ -27,7 +28,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,8 +36,10 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 VAR = Path(os.environ.get("VAR_DIR") or ROOT / "var").resolve()
 PORT = os.environ.get("PORT") or "8080"
+BIND = os.environ.get("BIND") or "127.0.0.1"
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy would look for its own loopback
-URL = f"http://127.0.0.1:{PORT}"
+HERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(BIND, BIND)  # where this machine reaches what listens there
+URL = f"http://{HERE}:{PORT}"
 
 SUPERVISORD_LOG = VAR / "log/supervisord.log"
 SETTINGS = VAR / "run/settings.json"  # the environment of every server that starts from now on
@@ -99,8 +102,8 @@ def running_settings() -> str:
         fail("nothing runs that could be replaced: start it with `make up`")
     if not SETTINGS.exists():
         fail("what runs is of a release that could not be replaced under load: make down, then make up, this once")
-    running = json.loads(SETTINGS.read_text())
-    for name, now in (("PORT", PORT), ("STOP_SECONDS", environment()["STOP_SECONDS"])):
+    running = {"BIND": "127.0.0.1"} | json.loads(SETTINGS.read_text())  # a release before had no other
+    for name, now in (("PORT", PORT), ("BIND", BIND), ("STOP_SECONDS", environment()["STOP_SECONDS"])):
         if running[name] != now:
             setting = name.replace("STOP_SECONDS", "DRAIN")
             fail(f"{setting} is not what the stack was started with, and needs a new start: make down, then make up")
@@ -193,6 +196,12 @@ def logs() -> None:
         fail("there are no logs yet: start the stack with `make up`")
     with suppress(KeyboardInterrupt):
         subprocess.run(["tail", "-n", "50", "-F", *files], check=False)
+
+
+def key(*arguments: str) -> None:
+    with redirect_stdout(sys.stderr):  # only the key goes there
+        setup()
+    sys.exit(subprocess.run([venv("python"), "-m", "service", "key", *arguments], env=environment()).returncode)
 
 
 def backup(file: str = "") -> None:
@@ -289,12 +298,13 @@ def check_settings(otherwise: str) -> None:
 def check_port() -> None:
     if not (PORT.isascii() and PORT.isdigit()) or not 0 < int(PORT) < 65536:
         fail(f"PORT is {PORT!r}: use a number from 1 to 65535")
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if BIND.startswith("[") else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", int(PORT)))
+            probe.bind((BIND.strip("[]"), int(PORT)))
         except OSError as error:
-            fail(f"port {PORT} cannot be had ({error.strerror}): choose another, for instance make up PORT=8090")
+            why = f"on {BIND} ({error.strerror})"
+            fail(f"port {PORT} cannot be had {why}: choose another, for instance make up PORT=8090")
 
 
 def lay_out(nginx: str) -> None:
@@ -308,6 +318,7 @@ def lay_out(nginx: str) -> None:
     template = string.Template((ROOT / "nginx/native.conf").read_text())
     values = {
         "servers": " ".join(f'server "unix:{server_socket(n)}" max_fails=0;' for n in range(SERVERS)),
+        "bind": BIND,
         "port": PORT,
         # The sockets are open to one user only, and root's workers would be another.
         "user": "user root;" if os.geteuid() == 0 else "",
@@ -331,11 +342,14 @@ def environment(nginx: str = "") -> dict[str, str]:
         drain = int(float(os.environ.get("DRAIN") or 20))
     except (ValueError, OverflowError):
         fail(f"DRAIN is {os.environ['DRAIN']!r}: use a number of seconds")
-    jobs = os.environ.get("JOBS_DIR")
+    jobs, keys = os.environ.get("JOBS_DIR"), os.environ.get("API_KEYS_FILE")
     return os.environ | {
         "VAR": str(VAR),
         "VAR_DIR": str(VAR),  # for what supervisord runs, which is this script again
         "PORT": PORT,
+        "BIND": BIND,
+        "API_KEY": "",  # `make status` and the load generator ask with it; no server is to know it
+        "API_KEYS_FILE": str(Path(keys).absolute()) if keys else "",
         "ROOT": str(ROOT),
         "NGINX_PROGRAM": nginx,
         "PATH": f"{VENV}/bin:{os.environ['PATH']}",
@@ -439,9 +453,14 @@ def is_supervisord(process: int) -> bool:
     return False
 
 
+def authorization() -> dict[str, str]:
+    key = os.environ.get("API_KEY")
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
 def answer(path: str) -> tuple[int, str]:
     try:
-        with DIRECT.open(URL + path, timeout=3) as response:
+        with DIRECT.open(urllib.request.Request(URL + path, headers=authorization()), timeout=3) as response:
             return response.status, response.read().decode().strip()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode().strip()
@@ -509,6 +528,7 @@ COMMANDS = {
     "status": status,
     "logs": logs,
     "setup": setup,
+    "key": key,
     "backup": backup,
     "restore": restore,
     "nginx": run_nginx,

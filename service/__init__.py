@@ -19,6 +19,7 @@ and what all of them share:
     registry    @job(...): your functions by name; only what is registered can run
     config      every setting, its default and its sentence
     errors      what can be refused, each with its HTTP status
+    keys        who may do what: `keyfile` creates and revokes, this reads
     backup      an online copy of the backlog, and the way back
     exits, log  how a process ends, and what it says
     linux       what only the kernel can do for us; `forkserver`, `slotprocess` and `scratch` are for slots

@@ -1,4 +1,4 @@
-"""`python -m service serve | check | settings | backup FILE | restore FILE | stage NAME`."""
+"""`python -m service serve | check | settings | key NAME | backup FILE | restore FILE | stage NAME`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ def main() -> int:
     commands.add_parser("settings", help="print every setting: variable, default, unit, meaning")
     for name, told in (("backup", "copy the backlog to FILE, while it is used"), ("restore", "put FILE in its place")):
         commands.add_parser(name, help=told).add_argument("file", metavar="FILE")
+    keys = commands.add_parser("key", help="create an API key of the client NAME, or revoke one")
+    keys.add_argument("name", metavar="NAME", nargs="?", default="", help="the key is called NAME-1 or NAME-2")
+    keys.add_argument("--scopes", default="submit,read", help="of submit, read and admin (default: submit,read)")
+    keys.add_argument("--revoke", metavar="ID", default="", help="take the key NAME-1, for instance, out of the file")
     commands.add_parser("stage", help="run one of the teaching servers", add_help=False)
     command, rest = parser.parse_known_args()
     if command.command == "stage":
@@ -24,6 +28,8 @@ def main() -> int:
     parser.parse_args()
     if command.command in ("backup", "restore"):
         return copy(command.command, command.file)
+    if command.command == "key":
+        return key(command.name, command.scopes, command.revoke)
     return {"serve": serve, "check": check, "settings": settings}[command.command]()
 
 
@@ -48,9 +54,12 @@ def check() -> int:
     from service import exits, registry
     from service.config import Config
     from service.errors import ConfigError
+    from service.keys import open_keys
 
     try:
-        registry.load(Config.from_env().jobs)
+        config = Config.from_env()
+        open_keys(config.api_keys_file)
+        registry.load(config.jobs)
     except ConfigError as error:
         print(f"stormdrain: {error}", file=sys.stderr)
         return exits.CONFIG
@@ -62,6 +71,31 @@ def settings() -> int:
     from service.config import table
 
     print(table())
+    return 0
+
+
+def key(name: str, scopes: str, revoked: str) -> int:
+    from pathlib import Path
+
+    from service import exits, keyfile
+    from service.config import Config
+    from service.errors import ConfigError
+
+    try:
+        file = Path(Config.from_env().api_keys_file or ".")
+        if not file.name:
+            raise ConfigError("API_KEYS_FILE is not set: it says where the keys are kept")
+        if bool(name) == bool(revoked):
+            raise ConfigError("say either whose key is created, NAME, or which one is revoked, --revoke ID")
+        if revoked:
+            keyfile.revoke(file, revoked)
+            print(f"{revoked} is not in {file} any more; servers refuse it within a second", file=sys.stderr)
+        else:
+            print(keyfile.create(file, name, scopes))
+            print(f"only the hash of its secret is kept, in {file}: this is the one time you see it", file=sys.stderr)
+    except ConfigError as error:
+        print(f"stormdrain: {error}", file=sys.stderr)
+        return exits.CONFIG
     return 0
 
 

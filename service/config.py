@@ -6,6 +6,7 @@ import base64
 import os
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
+from ipaddress import ip_address
 from typing import Any
 
 from service.errors import ConfigError
@@ -23,6 +24,12 @@ class Config:
 
     listen: str = setting(
         "127.0.0.1:8000", "address", "Where the server listens: host:port, or unix:path for a socket file."
+    )
+    bind: str = setting(
+        "127.0.0.1", "address", "Where nginx listens, on PORT; an address that others reach needs API_KEYS_FILE."
+    )
+    api_keys_file: str = setting(
+        "", "file", "Who may do what, see `make key`; if not set, whoever reaches the port may do everything."
     )
     producers: int = setting(0, "processes", "Producer processes; 0 is one per core the cgroup allows.", 0)
     jobs: str = setting("service.jobs", "module", "The module whose @job functions can be run.")
@@ -71,7 +78,10 @@ class Config:
 
         Raises ConfigError with a sentence that names the variable."""
         given = {f.name: _parse(f, env[f.name.upper()]) for f in fields(cls) if env.get(f.name.upper())}
-        return cls(**given)
+        config = cls(**given)
+        # Whoever sets BIND has nginx before us, and LISTEN where nobody else comes, as Compose does.
+        config.refuse_strangers("bind" if "bind" in given else "listen")
+        return config
 
     def __post_init__(self) -> None:
         if self.log_level not in ("debug", "info", "warning", "error"):
@@ -85,6 +95,37 @@ class Config:
             raise ConfigError(f"SLOT_MEMORY is {self.slot_memory}: use at least {SLOT_MEMORY_MIN} bytes, or 0")
         parse_listen(self.listen)
         parse_secret(self.callback_secret)
+        check_bind(self.bind)
+
+    def refuse_strangers(self, place: str) -> None:
+        """Raises ConfigError where `place`, bind or listen, lets others reach a server that asks for no key."""
+        address: str = getattr(self, place)
+        host = address if place == "bind" else parse_listen(address)[0]
+        if self.api_keys_file or address.startswith("unix:") or is_loopback(host):
+            return
+        raise ConfigError(
+            f"{place.upper()} is {address}, where others reach the server, and it asks for no key: "
+            "create keys with `make key` and set API_KEYS_FILE, or use 127.0.0.1"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it. A name that is not localhost may be anything."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_bind(bind: str) -> None:
+    """Addresses only, with the brackets that nginx and Compose want around an IPv6 one. Raises ConfigError."""
+    inside = bind[1:-1] if bind.startswith("[") and bind.endswith("]") else bind
+    try:
+        if ip_address(inside).version == (4 if inside == bind else 6):
+            return
+    except ValueError:
+        pass
+    raise ConfigError(f"BIND is {bind!r}: use an address such as 127.0.0.1, 0.0.0.0 or [::1]")
 
 
 def parse_listen(listen: str) -> tuple[str, int]:
@@ -130,7 +171,11 @@ def _parse(field: Field[Any], text: str) -> Any:
 def table() -> str:
     """All settings as a Markdown table: the one place where they are documented."""
     rows = [
-        f"| `{f.name.upper()}` | `{f.default}` | {f.metadata['unit']} | {f.metadata['sentence']} |"
+        f"| `{f.name.upper()}` | {shown(f.default)} | {f.metadata['unit']} | {f.metadata['sentence']} |"
         for f in fields(Config)
     ]
     return "\n".join(["| variable | default | unit | meaning |", "|---|---|---|---|", *rows])
+
+
+def shown(default: Any) -> str:
+    return f"`{default}`" if default != "" else "not set"

@@ -5,6 +5,8 @@ StormdrainError
 │   └── JobsError          the jobs module cannot be imported
 ├── Refused                the client's doing; nothing was stored
 │   ├── Malformed          400
+│   ├── NoKey              401, with the scheme that is asked for
+│   ├── MissingScope       403, with the scope that is missing
 │   ├── CrossSite          403
 │   ├── NotFound           404
 │   │   ├── UnknownJob     404, with the known names
@@ -68,6 +70,20 @@ class Malformed(Refused):
     """The request is not well formed"""
 
     slug = "malformed"
+
+
+class NoKey(Refused):
+    """A valid API key is needed"""
+
+    status = 401
+    slug = "no-key"
+
+
+class MissingScope(Refused):
+    """This API key may not do this"""
+
+    status = 403
+    slug = "scope"
 
 
 class CrossSite(Refused):

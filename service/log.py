@@ -38,3 +38,5 @@ def set_up(level: str) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(Formatter(FORMAT, "%Y-%m-%dT%H:%M:%S"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    # Below that it tells of clients' mistakes only, and quotes the header: of a key with a stray character, the key.
+    logging.getLogger("tornado.general").setLevel(logging.WARNING)

@@ -24,6 +24,7 @@ from typing import Any
 from service import exits, linux, producer
 from service.config import Config, parse_listen
 from service.errors import ConfigError
+from service.keys import open_keys
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ class Master:
         """Serve until a stop signal, or until a producer cannot boot; returns the exit code."""
         assert threading.active_count() == 1, "a thread before the fork is half a thread in the child"
         assert asyncio._get_running_loop() is None, "an event loop before the fork would be shared by all children"
+        # Read here, and kept up to date: a producer that is forked while the file is damaged has the keys of before.
+        self._keys = open_keys(self._config.api_keys_file)
         self._sockets = bind(self._config.listen)
         # Blocked before the fork, so that a signal in between is kept for whoever it is for, not lost.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS | {signal.SIGCHLD})
@@ -82,6 +85,8 @@ class Master:
         self._reap()
         self._end_orphans()
         self._end_hanging()
+        if self._keys:
+            self._keys.refresh()
         now = time.monotonic()
         for number in [number for number, due in self._due.items() if due <= now]:
             del self._due[number]
@@ -104,7 +109,7 @@ class Master:
             os.close(ours)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
             linux.die_with_parent(signal.SIGTERM, master)  # which drains: a killed master leaves nobody serving
-            producer.boot(self._config, self._sockets, theirs)
+            producer.boot(self._config, self._keys, self._sockets, theirs)
         os.close(theirs)
         os.set_blocking(ours, False)
         self._children[pid] = Child(number, ours, time.monotonic())

@@ -38,6 +38,7 @@ from service.executor import Executor, Limits
 from service.front import Front
 from service.handlers import Server, application
 from service.job import new_id
+from service.keys import Keys
 from service.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -57,13 +58,13 @@ BEAT = 0.5  # seconds
 DRAIN_GRACE = 2.0  # seconds beyond the drain time, for the last commits; less than the master's
 
 
-def main(config: Config, sockets: list[socket.socket], beats: int) -> int:
+def main(config: Config, keys: Keys | None, sockets: list[socket.socket], beats: int) -> int:
     """Run one producer to its end; returns the exit code. While it serves it writes into `beats`."""
     registry.load(config.jobs)
     executor = Executor(config.slots, config.slot_idle, Limits(config.jobs, config.slot_memory, config.result_max))
     scratch.take()
     executor.prepare()
-    return asyncio.run(Producer(config, executor).run(sockets, beats))
+    return asyncio.run(Producer(config, keys, executor).run(sockets, beats))
 
 
 def bounds(config: Config) -> Bounds:
@@ -71,8 +72,8 @@ def bounds(config: Config) -> Bounds:
 
 
 class Producer:
-    def __init__(self, config: Config, executor: Executor) -> None:
-        self._config, self._executor = config, executor
+    def __init__(self, config: Config, keys: Keys | None, executor: Executor) -> None:
+        self._config, self._keys, self._executor = config, keys, executor
         self._stop = asyncio.Event()
         self._broken = False
 
@@ -92,7 +93,7 @@ class Producer:
         if await self._when_free(consumer.start) is None:
             await backlog.close(worker)
             return 0
-        server = Server(config, backlog, consumer, Watch(backlog))
+        server = Server(config, backlog, consumer, Watch(backlog), self._keys)
         http = Front(
             application(server),
             xheaders=True,  # nginx sets X-Real-IP, and nobody else reaches us
@@ -186,10 +187,10 @@ def exit_now(code: int) -> None:
     os._exit(code)
 
 
-def boot(config: Config, sockets: list[socket.socket], beats: int) -> None:
+def boot(config: Config, keys: Keys | None, sockets: list[socket.socket], beats: int) -> None:
     """What the forked child does. Never returns."""
     try:
-        exit_now(main(config, sockets, beats))
+        exit_now(main(config, keys, sockets, beats))
     except ConfigError as error:
         log.error("%s", error, exc_info=error.__cause__ if error.traceback else None)
         exit_now(exits.CONFIG)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -21,6 +22,8 @@ from service.errors import (
     BacklogFull,
     CrossSite,
     Malformed,
+    MissingScope,
+    NoKey,
     Refused,
     StoreError,
     StoreFull,
@@ -30,6 +33,7 @@ from service.errors import (
     WrongMethod,
 )
 from service.handlers.body import parse
+from service.keys import ADMIN, READ, SUBMIT, Keys
 from service.log import request_id
 from service.watch import Watch
 
@@ -46,6 +50,18 @@ JSON_TYPES = ("", "application/json", "application/x-www-form-urlencoded")
 # that a developer visits could send jobs to the stack on loopback.
 OWN_SITE = ("none", "same-origin")
 
+ANY = ""  # the scope where any key will do
+
+# What is shown in a browser must do nothing, and nobody else's page may show or read it. A page brings its own policy.
+FIXED_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+}
+
 
 @dataclass
 class Server:
@@ -55,6 +71,7 @@ class Server:
     backlog: AsyncBacklog
     consumer: Consumer
     watch: Watch
+    keys: Keys | None = None
     draining: bool = False
 
     def retry_after(self, slug: str) -> int:
@@ -67,8 +84,18 @@ class Server:
         return round(min(max(wanted / rate, 1.0), RETRY_AFTER_MAX)) if rate else RETRY_AFTER_MAX
 
 
+class Every:
+    """Tornado answers 405 to a method that it does not know, before it asks whoever has a key."""
+
+    def __contains__(self, method: object) -> bool:
+        return True
+
+
 class Handler(RequestHandler):
+    SUPPORTED_METHODS = Every()  # type: ignore[assignment]
     methods: ClassVar[tuple[str, ...]] = ("GET", "HEAD")
+    open: ClassVar[bool] = False  # also to whoever has no key
+    scopes: ClassVar[Mapping[str, str]] = {"GET": READ, "HEAD": READ, "POST": SUBMIT}  # all else is for admins
 
     def initialize(self) -> None:
         self.server: Server = self.application.settings["server"]
@@ -83,11 +110,12 @@ class Handler(RequestHandler):
         self.set_header("X-Request-ID", self.request_id)
         if self.application.settings["server"].draining:
             self.set_header("Connection", "close")  # nginx takes its next request to another producer
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.set_header("Cache-Control", "no-store")
+        for name, value in FIXED_HEADERS.items():
+            self.set_header(name, value)
 
     def prepare(self) -> None:
         request_id.set(self.request_id)
+        self.admit()
         if self.request.method not in self.methods:
             raise WrongMethod(f"{self.request.method} is not allowed here: use {', '.join(self.methods)}")
         if self.changes() and self.request.headers.get("Sec-Fetch-Site", "none") not in OWN_SITE:
@@ -98,6 +126,22 @@ class Handler(RequestHandler):
     def changes(self) -> bool:
         """Whether this asks for more than an answer."""
         return self.request.method not in ("GET", "HEAD")
+
+    def admit(self) -> None:
+        """Before anything else is looked at. Raises NoKey, MissingScope."""
+        if self.server.keys is None or self.open:
+            return
+        key = self.server.keys.find(self.request.headers.get("Authorization", ""))
+        if key is None:
+            raise NoKey("send `Authorization: Bearer id.secret`; what was sent is no key, or not any more")
+        scope = self.scope()
+        if scope != ANY and not key.may(scope):
+            raise MissingScope(f"the key {key.id} does not have the scope {scope}", scope=scope)
+
+    def scope(self) -> str:
+        """What a key must be for, to have this request looked at."""
+        method = self.request.method or ""
+        return self.scopes.get(method, ADMIN) if method in self.methods else ANY
 
     def compute_etag(self) -> str | None:
         return None  # no hash over every answer
@@ -131,6 +175,8 @@ class Handler(RequestHandler):
         self.set_header("Content-Type", "application/problem+json")
         if status in (503, 507):
             self.set_header("Retry-After", str(self.server.retry_after(slug)))
+        if status == 401:
+            self.set_header("WWW-Authenticate", "Bearer")
         if status == 405:
             self.set_header("Allow", ", ".join(self.methods))
         problem = {"type": f"/problems/{slug}", "title": title, "status": status, "detail": detail}

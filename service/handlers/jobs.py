@@ -11,6 +11,7 @@ from service.handlers.body import Filter, Submission, preferred_wait
 from service.handlers.intake import Intake
 from service.handlers.view import document, line
 from service.job import REQUEUED_FROM, Record, State
+from service.keys import ADMIN
 
 WAIT_MAX = 60.0  # seconds; less than nginx waits for an answer (nginx/proxy.conf)
 PAGE, PAGE_MAX = 50, 1000  # jobs
@@ -105,6 +106,7 @@ class JobById(Follow):
 
 class Retry(Intake, Follow):
     methods = ("POST",)
+    scopes = dict.fromkeys(methods, ADMIN)
 
     async def post(self, id: str) -> None:
         found = await self.server.backlog.requeue(id)
@@ -121,6 +123,7 @@ class Retry(Intake, Follow):
 
 class RetryMany(Handler):
     methods = ("POST",)
+    scopes = dict.fromkeys(methods, ADMIN)
 
     async def post(self) -> None:
         """In bites, so that intake goes on. What fails again meanwhile is not taken twice."""

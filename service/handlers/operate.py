@@ -6,9 +6,8 @@ import time
 from typing import Any
 
 from service.errors import NotFound, StoreError
-from service.handlers.base import Handler
+from service.handlers.base import ANY, Handler
 from service.job import stamp
-from service.log import request_id
 
 
 class Stats(Handler):
@@ -31,11 +30,15 @@ class Stats(Handler):
 
 
 class Health(Handler):
+    open = True
+
     def get(self) -> None:
         self.answer(200, {"status": "alive"})
 
 
 class Ready(Handler):
+    open = True
+
     async def get(self) -> None:
         if self.server.draining:
             raise StoreError("this producer is shutting down")
@@ -45,7 +48,8 @@ class Ready(Handler):
 
 class Nothing(Handler):
     methods = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+    scopes = dict.fromkeys(methods, ANY)
 
     def prepare(self) -> None:
-        request_id.set(self.request_id)
+        super().prepare()
         raise NotFound(f"there is nothing at {self.request.path}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from service import registry
 from service.errors import Malformed
+from service.handlers.base import ANY
 from service.handlers.body import Original, Submission
 from service.handlers.intake import Intake
 
@@ -24,6 +25,10 @@ class Root(Intake):
 
     def changes(self) -> bool:
         return bool(self.request.body)  # not the method: nginx makes a POST of a person's click on a link, too
+
+    def scope(self) -> str:
+        method = "POST" if self.changes() else "GET"  # of what is asked, whatever was sent
+        return self.scopes[method] if self.request.method in self.methods else ANY
 
     async def get(self) -> None:
         if self.request.body:

@@ -100,6 +100,13 @@ def numbers(value: Any) -> Iterator[float]:
             yield from numbers(list(value.values()))
 
 
+class Bare(msgspec.Struct, forbid_unknown_fields=True):
+    """A submission that asks for nothing more."""
+
+    job: str
+    args: dict[str, Any] = {}
+
+
 def is_submission(value: Any) -> bool:
     members = isinstance(value, dict) and value.keys() <= {"job", "args"} and isinstance(value.get("job"), str)
     return members and isinstance(value.get("args", {}), dict)
@@ -114,7 +121,7 @@ def tried(call: Callable[[], Any], *refusals: type[StormdrainError]) -> tuple[An
 
 
 def body_is_refused_or_means_the_same(body: bytes) -> None:
-    parsed, refused = tried(lambda: parse(body, Submission), Malformed, BadArguments)
+    parsed, refused = tried(lambda: parse(body, Bare), Malformed, BadArguments)
     if refused:
         msgspec.json.encode(refused.detail)  # it can be told to the client
         assert len(refused.detail) < 500
@@ -125,7 +132,7 @@ def body_is_refused_or_means_the_same(body: bytes) -> None:
         assert msgspec.to_builtins(parsed) == {"args": {}} | value
         encoded = msgspec.json.encode(parsed.args)  # what is stored
         assert json.loads(encoded) == parsed.args
-        assert len(fingerprint(parsed.job, parsed.args)) == 32
+        assert len(fingerprint(Submission(parsed.job, parsed.args))) == 32
 
 
 def not_taken(body: bytes) -> bool:
