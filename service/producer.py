@@ -36,6 +36,8 @@ from service.errors import ConfigError, StoreBusy, StoreFull
 from service.executor import Executor, Limits
 from service.handlers import Server, application
 from service.job import new_id
+from service.metrics import Metrics
+from service.publisher import Publisher
 from service.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -86,11 +88,13 @@ class Producer:
         if engine is None:
             return 0
         backlog = AsyncBacklog(engine, config.commit_timeout, self._break)
-        consumer = Consumer(backlog, self._executor, worker, config.lease, self._break)
+        metrics = Metrics(registry.names())
+        publisher = Publisher(metrics, backlog)
+        consumer = Consumer(backlog, self._executor, worker, config.lease, metrics, self._break)
         if await self._when_free(consumer.start) is None:
             await backlog.close(worker)
             return 0
-        server = Server(config, backlog, consumer, Watch(backlog))
+        server = Server(config, backlog, consumer, Watch(backlog), metrics, publisher)
         http = HTTPServer(
             application(server),
             xheaders=True,  # nginx sets X-Real-IP, and nobody else reaches us
@@ -105,6 +109,7 @@ class Producer:
             bound.listen(QUEUE)
         http.add_sockets(sockets)
         beating = asyncio.create_task(beat(beats))
+        publishing = asyncio.create_task(publisher.publish_forever())
         log.info("serving as %s", worker)
         await self._stop.wait()
 
@@ -117,10 +122,12 @@ class Producer:
             async with asyncio.timeout(config.drain + LET_GO + DRAIN_GRACE):
                 await asyncio.gather(consumer.stop(config.drain), asyncio.sleep(LET_GO))
                 await http.close_all_connections()
+                await publisher.publish()
                 await backlog.close(worker)
         except TimeoutError:
             log.error("draining takes too long: ending as it is, the other producers take over what is held here")
         beating.cancel()
+        publishing.cancel()
         log.info("stopped")
         if backlog.corrupt:
             log.error("the backlog's file is damaged: nothing is accepted any more, and the file is left as it is")
