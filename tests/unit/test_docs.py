@@ -101,6 +101,15 @@ def test_what_a_check_says_last_is_what_the_stack_waits_for() -> None:
     assert CHECKED in (ROOT / "docker/deploy.sh").read_text()
 
 
+def test_what_is_full_is_up_for_whoever_starts_it() -> None:
+    from service.errors import BacklogFull, StoreFull
+
+    for slug in (BacklogFull.slug, StoreFull.slug):
+        assert f'"/problems/{slug}"' in (ROOT / "native/stack.py").read_text()
+    assert {BacklogFull.slug, StoreFull.slug} == {"backlog-full", "disk-full"}
+    assert "/problems/(backlog|disk)-full" in (ROOT / "compose.yaml").read_text()
+
+
 def test_no_line_asks_nginx_to_replay_what_enqueues() -> None:
     for file in (ROOT / "nginx").glob("*.conf"):
         directives = [line.partition("#")[0] for line in file.read_text().splitlines()]
