@@ -642,6 +642,9 @@ class EnginesAgree(RuleBasedStateMachine):
     def counts_are_what_get_says(self) -> None:
         states = Counter(record.state for id in self.ids if (record := self.look(id)))
         assert self.all("counts") == {state: states[state] for state in State}
+        tally = self.all("tally")
+        assert tally.get(("sleep", State.QUEUED), 0) == len(self.ids)
+        assert all(states[state] <= tally.get(("sleep", state), 0) for state in ENDS)
 
     @invariant()
     def a_job_is_refused_where_there_is_no_room(self) -> None:

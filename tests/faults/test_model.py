@@ -180,6 +180,8 @@ class Processes(RuleBasedStateMachine):
         assert running == {(id, job.worker) for id, job in self.jobs.items() if job.state == State.RUNNING}
         assert set(self.eye.workers()) == set(self.leases)
         assert self.eye.samples() == self.samples
+        put = {("noop", State.QUEUED): len(self.jobs)} if self.jobs else {}
+        assert self.eye.tally() == put | {("noop", state): n for state, n in states.items() if state.ended}
 
 
 TestProcesses = Processes.TestCase

@@ -12,6 +12,7 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.publisher import PUBLISH
+from tests.faults.faulty import WRITE_LOCK, file_of, script
 from tests.support import Server, server, wait_until
 
 Sums = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -141,6 +142,28 @@ def test_a_stop_publishes_what_was_counted_last_and_a_new_server_goes_on_from_th
         sums = scrape(it)
         assert value(sums, "jobs_accepted_total", job="noop") == 20
         assert value(sums, "jobs_finished_total", job="noop", state="succeeded") == 20
+
+
+def test_what_was_cancelled_is_counted_as_finished(tmp_path: Path) -> None:
+    with server(tmp_path, PRODUCERS="1", SLOTS="1") as it:
+        running, queued = it.submit("sleep", seconds=60), it.submit("sleep", seconds=60)
+        it.wait_for(running, "running")
+        for location in (queued, running):
+            requests.delete(it.url + location, timeout=5)
+            it.wait_for(location, "cancelled")
+        sums = scrape(it)
+        assert value(sums, "jobs_finished_total", job="sleep", state="cancelled") == 2
+        assert value(sums, "attempts_ended_total", job="sleep", outcome="cancelled") == 1
+
+
+def test_while_somebody_holds_the_store_the_sums_are_told_as_they_were(tmp_path: Path) -> None:
+    with server(tmp_path, PRODUCERS="1", COMMIT_TIMEOUT="1") as it:
+        it.wait_for(it.submit("noop"), "succeeded")
+        before = scrape(it, counters_only=True)
+        with script(WRITE_LOCK, str(file_of(tmp_path))):
+            requests.post(f"{it.url}/jobs", data="{", timeout=5)
+            assert scrape(it, counters_only=True) == before
+        counted_everywhere(it, "requests_refused_total", 1, reason="malformed")
 
 
 def test_the_memory_backlog_counts_too(tmp_path: Path) -> None:

@@ -132,6 +132,8 @@ def imports(module: Path) -> set[str]:
         ("handlers/*.py", ["service.executor", "service.runner", "service.retry"]),
         ("consumer.py", ["service.handlers", "tornado"]),
         ("executor.py", ["service.backlog", "service.handlers", "service.consumer", "tornado"]),
+        ("metrics.py", ["service.backlog", "service.handlers", "service.consumer", "service.executor", "asyncio"]),
+        ("motion.py", ["service.backlog", "service.handlers", "service.consumer", "service.executor", "asyncio"]),
         ("retry.py", ["service.backlog", "service.executor", "service.handlers", "asyncio"]),
         ("backlog/sqlite.py", ["service.handlers", "service.consumer", "service.executor", "asyncio"]),
         ("backlog/memory.py", ["service.handlers", "service.consumer", "service.executor", "asyncio"]),

@@ -10,11 +10,11 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.backlog.aio import Status
-from service.errors import BacklogFull
-from service.gauges import gauges
+from service.census import counters, gauges
+from service.errors import BacklogFull, StormdrainError
 from service.handlers.metrics import Families
 from service.job import Running, State
-from service.metrics import OTHER, Metrics
+from service.metrics import OTHER, Metrics, slugs
 
 JOBS = ("noop", "sleep")
 
@@ -40,22 +40,22 @@ def parsed(text: str) -> dict[str, float]:
 def test_everything_is_there_at_zero_before_anything_happens() -> None:
     metrics = Metrics(JOBS)
     values = told(metrics, metrics)
+    values |= parsed(generate_latest(Families(counters({}, JOBS))).decode())
     assert values["stormdrain_jobs_accepted_total{job=noop}"] == 0
     assert values["stormdrain_jobs_finished_total{job=sleep,state=failed}"] == 0
+    assert values["stormdrain_attempts_started_total{job=sleep}"] == 0
     assert values["stormdrain_accept_seconds_count{}"] == 0
     assert set(values.values()) == {0}
 
 
 def test_what_happens_is_counted_under_its_job() -> None:
     metrics = Metrics(JOBS)
-    metrics.accepted("noop", 0.0015)
+    metrics.accepted(0.0015)
     metrics.started("noop", 0.002)
     metrics.ended("noop", "raised", 7.25)
     metrics.started("noop", 20.0)
     metrics.ended("noop", "succeeded", 0.5)
-    metrics.finished("noop", State.SUCCEEDED)
     values = told(metrics, metrics)
-    assert values["stormdrain_jobs_accepted_total{job=noop}"] == 1
     assert values["stormdrain_accept_seconds_bucket{le=0.001}"] == 0
     assert values["stormdrain_accept_seconds_bucket{le=0.0025}"] == 1
     assert values["stormdrain_attempts_started_total{job=noop}"] == 2
@@ -64,13 +64,12 @@ def test_what_happens_is_counted_under_its_job() -> None:
     assert values["stormdrain_wait_seconds_bucket{job=noop,le=60.0}"] == 2
     assert values["stormdrain_run_seconds_sum{job=noop}"] == 7.75
     assert values["stormdrain_run_seconds_bucket{job=noop,le=+Inf}"] == 2
-    assert values["stormdrain_jobs_finished_total{job=noop,state=succeeded}"] == 1
-    assert values["stormdrain_jobs_accepted_total{job=sleep}"] == 0
+    assert values["stormdrain_attempts_started_total{job=sleep}"] == 0
 
 
 def test_a_clock_that_was_set_back_makes_no_negative_time() -> None:
     metrics = Metrics(JOBS)
-    metrics.accepted("noop", -3600.0)
+    metrics.accepted(-3600.0)
     assert told(metrics, metrics)["stormdrain_accept_seconds_sum{}"] == 0
 
 
@@ -78,21 +77,12 @@ def test_a_clock_that_was_set_back_makes_no_negative_time() -> None:
 def test_what_clients_make_up_adds_no_label(names: list[str]) -> None:
     metrics = Metrics(JOBS)
     for name in (*names, OTHER):
-        metrics.accepted(name, 0.1)
         metrics.refused(name)
         metrics.started(name, 0.1)
         metrics.ended(name, "crashed", 0.1)
-        metrics.finished(name, State.FAILED)
     labels = {value for family in metrics.families({}) for sample in family.samples for value in sample.labels.values()}
     bounds = {label for label in labels if label.replace(".", "").isdigit() or label == "+Inf"}
-    assert labels - bounds <= {*JOBS, OTHER, *State, "crashed", *slugs_known()}
-
-
-def slugs_known() -> set[str]:
-    from service.errors import StormdrainError
-    from service.metrics import slugs
-
-    return set(slugs(StormdrainError))
+    assert labels - bounds <= {*JOBS, OTHER, "crashed", *slugs(StormdrainError)}
 
 
 def test_a_refusal_is_counted_by_its_slug() -> None:
@@ -108,30 +98,30 @@ def test_sums_are_those_of_all_producers_whichever_is_asked() -> None:
     producers = [Metrics(JOBS) for _ in range(3)]
     for n, producer in enumerate(producers):
         for _ in range(n + 1):
-            producer.accepted("noop", 0.1)
             producer.ended("noop", "succeeded", 0.1)
     answers = [told(producer, *producers) for producer in producers]
     assert answers[0] == answers[1] == answers[2]
-    assert answers[0]["stormdrain_jobs_accepted_total{job=noop}"] == 6
+    assert answers[0]["stormdrain_attempts_ended_total{job=noop,outcome=succeeded}"] == 6
     assert answers[0]["stormdrain_run_seconds_sum{job=noop}"] == 0.6
 
 
 def test_what_is_not_registered_here_is_told_all_the_same() -> None:
     """It was, in the release before, or is in another server: a sum that vanished would have fallen."""
     here, there = Metrics(JOBS), Metrics(["resize"])
-    there.accepted("resize", 0.1)
     there.started("resize", 0.2)
-    there.finished("resize", State.FAILED)
-    values = told(here, here, there)
+    there.ended("resize", "raised", 0.2)
+    tally = {("resize", State.QUEUED): 1, ("resize", State.FAILED): 1}
+    values = told(here, here, there) | parsed(generate_latest(Families(counters(tally, JOBS))).decode())
     assert values["stormdrain_jobs_accepted_total{job=resize}"] == 1
     assert values["stormdrain_jobs_finished_total{job=resize,state=failed}"] == 1
+    assert values["stormdrain_attempts_ended_total{job=resize,outcome=raised}"] == 1
     bounds = [name for name in values if name.startswith("stormdrain_wait_seconds_bucket{job=resize")]
     assert len(bounds) == 14
 
 
 def test_what_another_release_counts_otherwise_is_left_out() -> None:
     metrics = Metrics(JOBS)
-    sums = {'["stormdrain_unheard_of_total",{}]': 3, '["stormdrain_jobs_accepted_total",{"queue":"x"}]': 3}
+    sums = {'["stormdrain_unheard_of_total",{}]': 3, '["stormdrain_attempts_started_total",{"pool":"x"}]': 3}
     sums |= {'["stormdrain_accept_seconds_bucket",{"le":"0.33"}]': 3}
     assert set(parsed(generate_latest(Families(metrics.families(sums))).decode()).values()) == {0}
 
@@ -169,7 +159,7 @@ def test_gauges_say_how_the_backlog_stands() -> None:
 def test_names_and_help_are_as_prometheus_asks_for() -> None:
     counts = {state: 0 for state in State}
     status = Status(counts, None, [], [], 0)
-    families = [*Metrics(JOBS).families({}), *gauges(status, 0.0, 0.0)]
+    families = [*Metrics(JOBS).families({}), *gauges(status, 0.0, 0.0), *counters({}, JOBS)]
     text = generate_latest(Families(families)).decode()
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# HELP")]
     assert len(names) == len(set(names)) == len(families)

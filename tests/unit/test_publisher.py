@@ -11,7 +11,7 @@ from service.errors import StoreFull
 from service.metrics import Metrics
 from service.publisher import Publisher
 
-ACCEPTED = '["stormdrain_jobs_accepted_total",{"job":"noop"}]'
+STARTED = '["stormdrain_attempts_started_total",{"job":"noop"}]'
 SOON = 10.0  # seconds
 
 
@@ -44,10 +44,10 @@ def test_only_what_is_new_is_added_and_nothing_is_written_where_nothing_is() -> 
         await publisher.publish()
         assert engine.published == 0
         for total in (1, 2):
-            metrics.accepted("noop", 0.1)
+            metrics.started("noop", 0.1)
             await publisher.publish()
             await publisher.publish()
-            assert engine.samples()[ACCEPTED] == total
+            assert engine.samples()[STARTED] == total
         assert engine.published == 2
         assert 0 not in engine.samples().values()
 
@@ -56,22 +56,22 @@ def test_only_what_is_new_is_added_and_nothing_is_written_where_nothing_is() -> 
 
 def test_what_the_store_refused_is_added_the_next_time() -> None:
     async def test(engine: Engine, metrics: Metrics, publisher: Publisher) -> None:
-        metrics.accepted("noop", 0.1)
+        metrics.started("noop", 0.1)
         engine.full = True
         await publisher.publish()
         assert engine.samples() == {}
         engine.full = False
-        metrics.accepted("noop", 0.1)
+        metrics.started("noop", 0.1)
         await publisher.publish()
-        assert engine.samples()[ACCEPTED] == 2
+        assert engine.samples()[STARTED] == 2
 
     with_publisher(test)
 
 
 def test_two_at_once_add_nothing_twice() -> None:
     async def test(engine: Engine, metrics: Metrics, publisher: Publisher) -> None:
-        metrics.accepted("noop", 0.1)
+        metrics.started("noop", 0.1)
         await asyncio.gather(*(publisher.publish() for _ in range(5)))
-        assert engine.samples()[ACCEPTED] == 1
+        assert engine.samples()[STARTED] == 1
 
     with_publisher(test)
