@@ -101,6 +101,19 @@ def test_what_a_check_says_last_is_what_the_stack_waits_for() -> None:
     assert CHECKED in (ROOT / "docker/deploy.sh").read_text()
 
 
+def test_the_readme_names_every_metric() -> None:
+    from service.backlog.aio import Status
+    from service.census import counters, gauges
+    from service.metrics import Metrics
+
+    families = [*gauges(Status({}, None, [], [], 0), 0.0, 0.0), *counters({}, []), *Metrics([]).families({})]
+    suffix = {"counter": "_total", "info": "_info"}
+    told = {family.name.removeprefix("stormdrain_") + suffix.get(family.type, "") for family in families}
+    table = README.partition("\n## Metrics\n")[2].partition("\n## ")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert {name for cell in cells for name in re.findall(r"`([a-z_]+)`", cell)} == told
+
+
 def test_what_is_full_is_up_for_whoever_starts_it() -> None:
     from service.errors import BacklogFull, StoreFull
 
