@@ -46,6 +46,8 @@ SETTINGS = VAR / "run/settings.json"  # the environment of every server that sta
 SERVERS = 2  # so that one serves while the other is replaced
 
 CHECKED = "the settings and the jobs are good"  # what `python -m service check` says last
+# Why a server can be up and say 503 all the same. It refuses jobs then, and runs those that it has.
+FULL = ("/problems/backlog-full", "/problems/disk-full")
 READY_TIMEOUT = 60.0  # seconds
 PID_TIMEOUT = 5.0
 STOP_MARGIN = 8  # seconds beyond DRAIN: the master's grace, and a little
@@ -481,18 +483,26 @@ class SocketConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+def is_ready(status: int, body: str) -> bool:
+    """Also when it is full: or what is full could not be started, and not be replaced."""
+    with suppress(ValueError):
+        return status == 200 or json.loads(body).get("type") in FULL
+    return False
+
+
 def server_ready(number: int) -> bool:
     """Asked past nginx, which would ask another."""
     connection = SocketConnection(server_socket(number))
     with suppress(OSError, http.client.HTTPException), closing(connection):
         connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
+        response = connection.getresponse()
+        return is_ready(response.status, response.read().decode())
     return False
 
 
 def wait_until_ready(logged: int) -> None:
     started = time.monotonic()
-    while not all(map(server_ready, range(SERVERS))) or answer("/readyz")[0] != 200:
+    while not all(map(server_ready, range(SERVERS))) or not is_ready(*answer("/readyz")):
         waited = time.monotonic() - started
         # supervisord writes its pid file a moment after it has let go of us
         if server_failed(logged) or waited > READY_TIMEOUT or (waited > PID_TIMEOUT and pid() is None):

@@ -11,6 +11,7 @@ Read the modules in the order a request meets them:
     executor    slots: an outcome comes out, never an exception
     runner      what runs inside a slot's process, around your function
     output      what a slot prints: the last of it, per attempt
+    motion      whether jobs move here, for /readyz
     retry       pure: what follows this outcome of attempt n?
 
 and what all of them share:
@@ -20,6 +21,8 @@ and what all of them share:
     config      every setting, its default and its sentence
     errors      what can be refused, each with its HTTP status
     keys        who may do what: `keyfile` creates and revokes, this reads
+    metrics     what only a producer can count; `publisher` adds it to the sums in the store
+    census      what the store itself says of jobs and slots, for /metrics
     backup      an online copy of the backlog, and the way back
     exits, log  how a process ends, and what it says
     linux       what only the kernel can do for us; `forkserver`, `slotprocess` and `scratch` are for slots

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 
@@ -15,6 +16,8 @@ from service.backlog.aio import AsyncBacklog
 from service.errors import StoreBroken, StoreError, UnknownJob
 from service.executor import Executor
 from service.job import Cancelled, Claim, Outcome, Returned
+from service.metrics import Metrics
+from service.motion import Motion
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +32,17 @@ RETRY_STORE = 0.5  # seconds before a busy store is asked again
 
 class Consumer:
     def __init__(
-        self, backlog: AsyncBacklog, executor: Executor, worker: str, lease: float, on_broken: Callable[[], None]
+        self,
+        backlog: AsyncBacklog,
+        executor: Executor,
+        worker: str,
+        lease: float,
+        metrics: Metrics,
+        on_broken: Callable[[], None],
     ) -> None:
         """`on_broken` is called when this consumer cannot go on."""
         self._backlog, self._executor, self.worker, self._lease = backlog, executor, worker, lease
+        self._motion = Motion(executor.slots, metrics)
         self._on_broken = on_broken
         self._woken = asyncio.Event()
         self._stopping = False
@@ -78,6 +88,10 @@ class Consumer:
         """Slots that have nothing to do."""
         return self._executor.slots - self._in_slots
 
+    @property
+    def stalled(self) -> bool:
+        return self._motion.stalled
+
     async def _forever(self, turn: Callable[[], Awaitable[None]], pause: float, while_draining: bool = True) -> None:
         while while_draining or not self._stopping:
             try:
@@ -112,6 +126,7 @@ class Consumer:
             try:
                 log.info("scheduling %s", claim.job.label)
                 outcome, backoff = await self._outcome(claim)
+                self._motion.ended(claim, retry.describe(outcome)[0])
             finally:
                 self._in_slots -= 1
                 self._woken.set()
@@ -127,14 +142,17 @@ class Consumer:
                     await asyncio.sleep(RETRY_STORE)
             self._report(claim, outcome, settled)
         finally:
+            self._motion.settled(claim)
             del self._running[claim]
 
     async def _outcome(self, claim: Claim) -> tuple[Outcome, float]:
         try:
             function = registry.find(claim.job.name)
         except UnknownJob as error:  # accepted by a producer that knows it: another release, other settings
+            self._motion.passed()
             return Returned(str(error), delay=UNKNOWN_AGAIN), 0.0
-        return await self._executor.run(claim, function), function.backoff
+        self._motion.waits(claim)
+        return await self._executor.run(claim, function, partial(self._motion.began, claim)), function.backoff
 
     def _report(self, claim: Claim, outcome: Outcome, settled: bool) -> None:
         word, reason = retry.describe(outcome)
@@ -153,6 +171,7 @@ class Consumer:
 
     async def _sweep(self) -> None:
         self._executor.retire()
+        await self._look()
         await self._backlog.measure()
         if await self._backlog.sweep(self.worker):
             self._woken.set()
@@ -166,6 +185,12 @@ class Consumer:
         for claim in list(self._running):
             if (claim.job.id, claim.token) in asked:
                 self._executor.kill(claim, Cancelled())
+
+    async def _look(self) -> None:
+        # What waits now may be back in the backlog before we hear of what is there.
+        waits = self._motion.waiting
+        oldest = await self._backlog.oldest()
+        self._motion.looked(waits or oldest is not None)
 
     async def _prune(self) -> None:
         while await self._backlog.prune() and not self._stopping:

@@ -18,6 +18,9 @@ StormdrainError
 │   ├── BadArguments       422
 │   ├── KeyReused          422
 │   └── Crowded            503: so many wait already
+├── NotReady               503: to who asks whether this producer is
+│   ├── Draining
+│   └── Stalled            jobs wait, and do not move
 └── StoreError             the backlog could not do it
     ├── StoreBusy          503: not stored; try again
     ├── BacklogFull        503: not stored; try again later
@@ -160,6 +163,25 @@ class Crowded(Refused):
 
     status = 503
     slug = "crowded"
+
+
+class NotReady(StormdrainError):
+    """This producer is not ready"""
+
+    status = 503
+    slug = "not-ready"
+
+
+class Draining(NotReady):
+    """This producer is shutting down"""
+
+    slug = "draining"
+
+
+class Stalled(NotReady):
+    """Jobs do not move"""
+
+    slug = "stalled"
 
 
 class StoreError(StormdrainError):

@@ -16,6 +16,7 @@ import os
 import select
 import signal
 import threading
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import forkserver, resource_tracker
@@ -24,7 +25,7 @@ from service import linux, runner
 from service.job import Claim, Crashed, Outcome, Returned, TimedOut
 from service.output import Output
 from service.registry import Function
-from service.retry import CRASHES
+from service.retry import last_chance
 from service.slotprocess import SlotContext
 
 log = logging.getLogger(__name__)
@@ -220,15 +221,15 @@ class Executor:
         multiprocessing.set_forkserver_preload([*PRELOAD, self._limits.jobs])
         start_fork_server()
 
-    async def run(self, claim: Claim, function: Function) -> Outcome:
-        """Run one claimed job to its end. One that has a last chance only runs while no other such does: those that
-        were together when a fork server died again and again are told apart by it."""
+    async def run(self, claim: Claim, function: Function, began: Callable[[], None] = lambda: None) -> Outcome:
+        """Run one claimed job to its end; `began` is called when it has its slot. One that has a last chance only
+        runs while no other such does: those that were together when a fork server died again and again are told
+        apart by it."""
         self._starting[claim] = None
-        last_chance = claim.crashes >= CRASHES - 1
-        async with self._last_chance if last_chance else contextlib.nullcontext():
-            return await self._run(claim, function.kind if claim.losses < LOSSES else "process")
+        async with self._last_chance if last_chance(claim) else contextlib.nullcontext():
+            return await self._run(claim, function.kind if claim.losses < LOSSES else "process", began)
 
-    async def _run(self, claim: Claim, kind: str) -> Outcome:
+    async def _run(self, claim: Claim, kind: str, began: Callable[[], None]) -> Outcome:
         try:
             slot = await self._take(kind)
         except Exception as error:  # whatever it is: the job did not run
@@ -244,6 +245,7 @@ class Executor:
             self._give_back(kind, slot)
             return because
         self._busy[claim] = slot
+        began()
         try:
             return await slot.run(claim, claim.job.timeout)
         finally:

@@ -91,6 +91,7 @@ class Claim:
     crashes: int  # attempts that killed their slot, so far
     losses: int  # producers that died, or hung, while they held it
     started_at: float  # seconds since the epoch, for people; no deadline hangs on it
+    waited: float = 0.0  # seconds since it was due
 
 
 @dataclass(frozen=True, slots=True)

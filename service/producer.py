@@ -39,6 +39,8 @@ from service.front import Front
 from service.handlers import Server, application
 from service.job import new_id
 from service.keys import Keys
+from service.metrics import Metrics
+from service.publisher import Publisher
 from service.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -89,11 +91,13 @@ class Producer:
         if engine is None:
             return 0
         backlog = AsyncBacklog(engine, config.commit_timeout, self._break)
-        consumer = Consumer(backlog, self._executor, worker, config.lease, self._break)
+        metrics = Metrics(registry.names())
+        publisher = Publisher(metrics, backlog)
+        consumer = Consumer(backlog, self._executor, worker, config.lease, metrics, self._break)
         if await self._when_free(consumer.start) is None:
             await backlog.close(worker)
             return 0
-        server = Server(config, backlog, consumer, Watch(backlog), self._keys)
+        server = Server(config, backlog, consumer, Watch(backlog), metrics, publisher, self._keys)
         http = Front(
             application(server),
             xheaders=True,  # nginx sets X-Real-IP, and nobody else reaches us
@@ -109,6 +113,7 @@ class Producer:
         http.add_sockets(sockets)
         beating = asyncio.create_task(beat(beats))
         telling = asyncio.create_task(Callbacks(backlog, worker, config).run()) if config.callback_secret else None
+        publishing = asyncio.create_task(publisher.publish_forever())
         log.info("serving as %s", worker)
         await self._stop.wait()
 
@@ -122,10 +127,12 @@ class Producer:
                 await asyncio.gather(consumer.stop(config.drain), asyncio.sleep(LET_GO))
                 await http.close_all_connections()
                 await ended(telling)
+                await publisher.publish()
                 await backlog.close(worker)
         except TimeoutError:
             log.error("draining takes too long: ending as it is, the other producers take over what is held here")
         beating.cancel()
+        publishing.cancel()
         log.info("stopped")
         if backlog.corrupt:
             log.error("the backlog's file is damaged: nothing is accepted any more, and the file is left as it is")

@@ -64,6 +64,11 @@ def settle(
     )
 
 
+def last_chance(claim: Claim) -> bool:
+    """Whether one more crash is its end."""
+    return claim.crashes >= CRASHES - 1
+
+
 def wait(attempt: int, backoff: float, dice: Callable[[], float]) -> float:
     """Exponential backoff, half of it jittered: jobs that failed together do not return together."""
     ceiling: float = min(backoff * 2 ** min(attempt - 1, 32), BACKOFF_MAX)

@@ -12,13 +12,13 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from service.backlog.base import Backlog, Page
-from service.errors import StoreBroken, StoreBusy, StoreCorrupt, StoreError, StoreFull
+from service.errors import BacklogFull, StoreBroken, StoreBusy, StoreCorrupt, StoreError, StoreFull
 from service.job import Callback, Claim, Job, Receipt, Record, Running, Settlement, State
 
 log = logging.getLogger(__name__)
@@ -119,9 +119,17 @@ class AsyncBacklog:
     async def settle_callback(self, callback: Callback, worker: str, again: float | None, error: str | None) -> None:
         await self._write("settle_callback", (callback, worker, again, error))
 
-    async def ping(self) -> None:
-        """Returns when the store can be written. Raises StoreError."""
-        await self._write("ping", ())
+    async def refusal(self) -> StoreError | None:
+        """Why a new job would be refused now, as BacklogFull or StoreFull. Raises another StoreError when the store
+        cannot be written."""
+        try:
+            await self._write("refusal", ())
+        except (BacklogFull, StoreFull) as error:
+            return error
+        return None
+
+    async def publish(self, samples: Mapping[str, int]) -> None:
+        await self._write("publish", (samples,))
 
     async def prune(self) -> bool:
         answer: bool = await self._write("prune", ())
@@ -147,6 +155,15 @@ class AsyncBacklog:
 
     async def cancelling(self, worker: str) -> Sequence[tuple[str, int]]:
         return await self._read(self._backlog.cancelling, worker)
+
+    async def oldest(self) -> float | None:
+        return await self._read(self._backlog.oldest)
+
+    async def samples(self) -> dict[str, int]:
+        return await self._read(self._backlog.samples)
+
+    async def tally(self) -> dict[tuple[str, State], int]:
+        return await self._read(self._backlog.tally)
 
     async def status(self) -> Status:
         return await self._read(self._status)
@@ -268,9 +285,7 @@ class AsyncBacklog:
                 results = getattr(self._backlog, verb)([write.argument for write in group])
                 answers.update(zip(group, results, strict=True))
         for write in writes:
-            if write.verb == "ping":
-                answers[write] = None
-            elif write not in answers:
+            if write not in answers:
                 answers[write] = getattr(self._backlog, write.verb)(*write.argument)
         return [answers[write] for write in writes]
 

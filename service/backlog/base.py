@@ -1,15 +1,15 @@
 """The contract of a backlog, in words. tests/contract/ is the same contract as tests, run by every engine.
 
 Verbs block, and are narrow on purpose: async lives in one adapter, `aio`. The verbs that write come from one
-thread, those that read (get, page, versions, removed, ended, counts, oldest, running, workers, log_bytes) from
-one other.
+thread, those that read (get, page, versions, removed, ended, counts, oldest, running, workers, samples, tally,
+log_bytes) from one other.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -62,6 +62,9 @@ class Backlog(Protocol):
         second job, and is told so also where there is no room. A StoreError for each job that was not stored:
         BacklogFull, or StoreFull where the disk's reserve is reached."""
 
+    def refusal(self) -> StoreError | None:
+        """Why a new job would not be stored now: BacklogFull, StoreFull, or None where it would."""
+
     def claim(self, limit: int, worker: str) -> list[Claim]:
         """queued → running for up to `limit` jobs that are due: highest priority first, then oldest, as AGEING mixes
         the two; each with a new fencing token. Two workers never get the same job."""
@@ -107,6 +110,9 @@ class Backlog(Protocol):
     def prune(self) -> bool:
         """Remove some of the jobs that ended too long ago, or are too many. True when there may be more."""
 
+    def publish(self, samples: Mapping[str, int]) -> None:
+        """Add to the sums of all workers, by the name of each."""
+
     def leave(self, worker: str) -> None:
         """This worker ends. What it still holds is queued again."""
 
@@ -137,6 +143,13 @@ class Backlog(Protocol):
 
     def workers(self) -> list[str]:
         """The workers that hold a lease."""
+
+    def samples(self) -> dict[str, int]:
+        """The sums of all that was ever published, whoever did, and whether they still live."""
+
+    def tally(self) -> dict[tuple[str, State], int]:
+        """How many jobs of each name were put (queued), and how often one came to each final state, since the backlog
+        was made, also those that were removed."""
 
     def log_bytes(self) -> int:
         """The size of the write-ahead log: it grows for as long as somebody reads without an end."""

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -89,17 +89,21 @@ class MemoryBacklog(Backlog):
         self._rows: dict[str, Row] = {}
         self._leases: dict[str, float] = {}
         self._keys: dict[str | None, tuple[str, bytes, float]] = {}
+        self._samples: dict[str, int] = {}
+        self._tally: Counter[tuple[str, State]] = Counter()
         self._before: dict[str, Row | None] = {}  # as the rows were when the batch began
 
     @contextmanager
     def batch(self) -> Iterator[None]:
         leases, keys, removed = dict(self._leases), dict(self._keys), (self._removed, self._removed_until)
+        samples, tally = self._samples, self._tally.copy()
         self._before.clear()
         try:
             yield
         except BaseException:
             self._leases, self._keys = leases, keys
             self._removed, self._removed_until = removed
+            self._samples, self._tally = samples, tally
             for id, row in self._before.items():
                 if row:
                     self._rows[id] = row
@@ -140,6 +144,7 @@ class MemoryBacklog(Backlog):
         if job.expires_in is not None:
             row.expires, row.expires_at = self._clock() + job.expires_in, now + job.expires_in
         self._rows[job.id] = row
+        self._tally[job.name, State.QUEUED] += 1
         if job.key is not None:
             self._keys[job.key] = (job.id, job.fingerprint, now)
         return Receipt(job.id, position=position)
@@ -152,6 +157,9 @@ class MemoryBacklog(Backlog):
 
     def _ahead(self, row: Row, queued: int) -> int:
         return sum(other.rank < row.rank for other in self._ready()) if row.job.priority > 0 else queued
+
+    def refusal(self) -> StoreError | None:
+        return self._full() if self.counts()[State.QUEUED] >= self._bounds.backlog_max else None
 
     def claim(self, limit: int, worker: str) -> list[Claim]:
         ready = [row for row in self._ready() if row.expires is None or row.expires > self._clock()]
@@ -167,7 +175,8 @@ class MemoryBacklog(Backlog):
         row.attempt += 1
         row.token += 1
         row.expires = None
-        return Claim(row.job, row.token, row.attempt, row.crashes, row.losses, row.started_at)
+        waited = max(0.0, row.started_at - row.run_at)
+        return Claim(row.job, row.token, row.attempt, row.crashes, row.losses, row.started_at, waited)
 
     def extend(self, worker: str, lease: float) -> bool:
         kept = worker in self._leases
@@ -195,6 +204,7 @@ class MemoryBacklog(Backlog):
         else:
             row.finished_at, row.cancel = self._wall(), False
             self._call_back(row)
+            self._tally[row.job.name, s.state] += 1
         return True
 
     def _call_back(self, row: Row) -> None:
@@ -212,6 +222,7 @@ class MemoryBacklog(Backlog):
         row.state, row.finished_at, row.cancel = state, self._wall(), False
         row.due = row.expires = None
         self._call_back(row)
+        self._tally[row.job.name, state] += 1
 
     def _note_unrun(self, row: Row, outcome: str, state: State, reason: str) -> None:
         row.token += 1
@@ -346,6 +357,10 @@ class MemoryBacklog(Backlog):
                 self._removed_until = max(self._removed_until, id)
         return False
 
+    def publish(self, samples: Mapping[str, int]) -> None:
+        # A new one: whoever reads has the old one, and so has a batch that fails.
+        self._samples = self._samples | {sample: self._samples.get(sample, 0) + n for sample, n in samples.items()}
+
     def leave(self, worker: str) -> None:
         self._lost(worker, "its producer ended")
 
@@ -439,6 +454,12 @@ class MemoryBacklog(Backlog):
 
     def workers(self) -> list[str]:
         return sorted(self._leases)
+
+    def samples(self) -> dict[str, int]:
+        return self._samples
+
+    def tally(self) -> dict[tuple[str, State], int]:
+        return dict(self._tally)
 
     def log_bytes(self) -> int:
         return 0

@@ -5,7 +5,22 @@ from __future__ import annotations
 from service.backlog.base import AGEING
 from service.job import HISTORY_MAX
 
-SCHEMA = """
+# Of each name, how many were put, and how often one came to each final state, whichever statement brought it there.
+TALLY = """
+CREATE TABLE tally (name TEXT, state TEXT, n INTEGER NOT NULL, PRIMARY KEY (name, state)) STRICT, WITHOUT ROWID;
+CREATE TRIGGER jobs_put AFTER INSERT ON jobs BEGIN
+    INSERT INTO tally VALUES (NEW.name, 'queued', 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER jobs_came_to_an_end AFTER UPDATE OF finished_at ON jobs
+WHEN OLD.finished_at IS NULL AND NEW.finished_at IS NOT NULL BEGIN
+    INSERT INTO tally VALUES (NEW.name, NEW.state, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+"""
+
+# What all producers ever counted.
+SAMPLES = "CREATE TABLE samples (sample TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT;"
+
+SCHEMA = f"""
 CREATE TABLE jobs (
     seq INTEGER PRIMARY KEY,            -- order of arrival
     id TEXT NOT NULL UNIQUE,
@@ -50,6 +65,7 @@ CREATE TABLE counts (state TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT;  -- of 
 CREATE TABLE keys (key TEXT PRIMARY KEY, id TEXT NOT NULL, fingerprint BLOB NOT NULL, at REAL NOT NULL) STRICT;
 CREATE INDEX keys_at ON keys (at);
 CREATE TABLE marks (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+{TALLY}{SAMPLES}
 """
 
 # However a job ends, its callback is there with its end; and gone with the job, or with its end.
@@ -112,7 +128,7 @@ UPDATE jobs SET state = 'running', worker = :worker, attempt = attempt + 1, toke
 WHERE seq IN (SELECT seq FROM jobs WHERE state = 'queued' AND due_boot IS NULL
                   AND (expires_boot IS NULL OR expires > :clock)
               ORDER BY rank, seq LIMIT :limit)
-RETURNING id, name, args, timeout, attempts, priority, token, attempt, crashes, losses, rank, seq
+RETURNING id, name, args, timeout, attempts, priority, token, attempt, crashes, losses, rank, seq, run_at
 """
 
 # Only the holder of the current token can settle: a late outcome is refused.
@@ -273,6 +289,9 @@ INSERT INTO marks VALUES ('removed', ?) ON CONFLICT (name) DO UPDATE SET value =
 ENDED_HERE = "SELECT coalesce(sum(n), 0) FROM counts WHERE state NOT IN ('queued', 'running', 'removed')"
 ENDED = "SELECT coalesce(sum(n), 0) FROM counts WHERE state NOT IN ('queued', 'running')"
 
+# What a worker has counted since it last did this.
+PUBLISH = "INSERT INTO samples VALUES (?, ?) ON CONFLICT (sample) DO UPDATE SET n = n + excluded.n"
+
 # From one schema to the next.
 MIGRATIONS = {
     1: """
@@ -297,5 +316,6 @@ CREATE INDEX jobs_expiring ON jobs (expires_boot, expires) WHERE expires_boot IS
 CREATE INDEX jobs_cancelling ON jobs (worker) WHERE cancel = 1;
 CREATE INDEX jobs_ended_badly ON jobs (state, seq) WHERE state IN ('failed', 'cancelled', 'expired');
 {CALLBACKS}
+{TALLY}{SAMPLES}
 """,
 }

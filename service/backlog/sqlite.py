@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -228,6 +228,10 @@ class SqliteBacklog(Backlog):
             self._moved(sum(isinstance(receipt, Receipt) and receipt.new for receipt in receipts), None, State.QUEUED)
             return receipts
 
+    def refusal(self) -> StoreError | None:
+        with self._own_batch():
+            return self._refusal() or (self._full() if self._queued() >= self._bounds.backlog_max else None)
+
     def _full(self) -> BacklogFull:
         return BacklogFull(f"there are BACKLOG_MAX={self._bounds.backlog_max} queued jobs already")
 
@@ -282,10 +286,7 @@ class SqliteBacklog(Backlog):
             rows: list[Any] = self._db.execute(sql.CLAIM, values).fetchall()
             self._moved(len(rows), State.QUEUED, State.RUNNING)
         rows.sort(key=lambda row: row[10:])  # RETURNING has no order
-        return [
-            Claim(Job(id, name, args.encode(), timeout, attempts, priority), token, attempt, crashes, losses, now)
-            for id, name, args, timeout, attempts, priority, token, attempt, crashes, losses, *_ in rows
-        ]
+        return [_claim(row, now) for row in rows]
 
     def extend(self, worker: str, lease: float) -> bool:
         if self._presence.fileno() is None:
@@ -443,6 +444,10 @@ class SqliteBacklog(Backlog):
                 self._db.execute(sql.MARK_REMOVED, (max(id for _, id in rows),))
         return BITE in (len(rows), keys)
 
+    def publish(self, samples: Mapping[str, int]) -> None:
+        with self._own_batch():
+            self._db.executemany(sql.PUBLISH, samples.items())
+
     def leave(self, worker: str) -> None:
         with self._own_batch():
             self._lost(worker, "its producer ended")
@@ -522,6 +527,12 @@ class SqliteBacklog(Backlog):
         rows = self._read("SELECT worker FROM workers ORDER BY worker")
         return [worker for (worker,) in rows]
 
+    def samples(self) -> dict[str, int]:
+        return dict(self._read("SELECT sample, n FROM samples"))
+
+    def tally(self) -> dict[tuple[str, State], int]:
+        return {(name, State(state)): n for name, state, n in self._read("SELECT name, state, n FROM tally")}
+
     def log_bytes(self) -> int:
         return Path(f"{self._file}-wal").stat().st_size
 
@@ -540,3 +551,9 @@ class SqliteBacklog(Backlog):
 
 def _listed(seq: int, id: str, name: str, state: str, *rest: Any) -> Listed:
     return Listed(id, name, State(state), *rest)
+
+
+def _claim(row: Any, now: float) -> Claim:
+    id, name, args, timeout, attempts, priority, token, attempt, crashes, losses, _, _, run_at = row
+    job = Job(id, name, args.encode(), timeout, attempts, priority)
+    return Claim(job, token, attempt, crashes, losses, now, max(0.0, now - run_at))

@@ -10,6 +10,7 @@ from tornado.web import Application, RequestHandler
 from service.handlers.base import Server
 from service.handlers.events import Events
 from service.handlers.jobs import JobById, Jobs, Retry, RetryMany
+from service.handlers.metrics import Metrics
 from service.handlers.operate import Health, Nothing, Ready, Stats
 from service.handlers.original import Root
 
@@ -30,6 +31,7 @@ def application(server: Server) -> Application:
             (r"/stats", Stats),
             (r"/healthz", Health),
             (r"/readyz", Ready),
+            (r"/metrics", Metrics),
         ],
         default_handler_class=Nothing,
         server=server,

@@ -35,6 +35,8 @@ from service.errors import (
 from service.handlers.body import parse
 from service.keys import ADMIN, READ, SUBMIT, Keys
 from service.log import request_id
+from service.metrics import Metrics
+from service.publisher import Publisher
 from service.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -71,6 +73,8 @@ class Server:
     backlog: AsyncBacklog
     consumer: Consumer
     watch: Watch
+    metrics: Metrics
+    publisher: Publisher
     keys: Keys | None = None
     draining: bool = False
 
@@ -171,6 +175,7 @@ class Handler(RequestHandler):
             self.problem(500, StormdrainError.slug, "Internal error", "it is in the log under this instance", {})
 
     def problem(self, status: int, slug: str, title: str, detail: str, members: dict[str, Any]) -> None:
+        self.count(slug)
         self.set_status(status)
         self.set_header("Content-Type", "application/problem+json")
         if status in (503, 507):
@@ -181,6 +186,9 @@ class Handler(RequestHandler):
             self.set_header("Allow", ", ".join(self.methods))
         problem = {"type": f"/problems/{slug}", "title": title, "status": status, "detail": detail}
         self.finish(msgspec.json.encode(problem | {"instance": self.request_id} | members) + b"\n")
+
+    def count(self, slug: str) -> None:
+        self.server.metrics.refused(slug)
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         if isinstance(value, (Refused, HTTPError)):

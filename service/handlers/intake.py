@@ -49,6 +49,7 @@ class Intake(Handler):
             raise KeyReused("this Idempotency-Key was used for another request: take a new one for each job")
         self.set_header("Location", f"/jobs/{receipt.id}")
         if receipt.new:
+            self.server.metrics.accepted(self.request.request_time())
             if not job.delay:
                 self.server.consumer.wake()
             log.info("job add:%s", job.label)

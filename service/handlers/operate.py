@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
-from service.errors import NotFound, StoreError
+from service.errors import Draining, NotFound, NotReady, Stalled, StoreError
 from service.handlers.base import ANY, Handler
 from service.job import stamp
+from service.motion import STALLED
+
+log = logging.getLogger(__name__)
 
 
 class Stats(Handler):
@@ -40,10 +44,25 @@ class Ready(Handler):
     open = True
 
     async def get(self) -> None:
-        if self.server.draining:
-            raise StoreError("this producer is shutting down")
-        await self.server.backlog.ping()
+        try:
+            await self._check()
+        except (NotReady, StoreError) as error:
+            log.warning("not ready: %s", error)
+            return self.problem(503, error.slug, error.title, error.detail, error.members)
         self.answer(200, {"status": "ready"})
+
+    async def _check(self) -> None:
+        """Room is asked for last: who starts servers wants to know whether that is all that is amiss."""
+        if self.server.draining:
+            raise Draining("what runs is finished; nothing new is begun")
+        full = await self.server.backlog.refusal()
+        if self.server.consumer.stalled:
+            raise Stalled(f"jobs wait and slots are free, and for {STALLED:g} s nothing has begun or ended here")
+        if full:
+            raise full
+
+    def count(self, slug: str) -> None:
+        """No request was refused."""
 
 
 class Nothing(Handler):

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import pytest
@@ -637,6 +638,12 @@ class EnginesAgree(RuleBasedStateMachine):
     def sweep(self) -> None:
         self.all("sweep", "sweeper")
 
+    @rule(samples=st.dictionaries(st.sampled_from("abc"), st.integers(1, 1 << 40)))
+    def publish(self, samples: dict[str, int]) -> None:
+        before = self.all("samples")
+        self.all("publish", samples)
+        assert self.all("samples") == before | {name: before.get(name, 0) + n for name, n in samples.items()}
+
     @rule()
     def stop_and_start_again(self) -> None:
         """Everybody leaves, and the store is closed: nothing else changes."""
@@ -649,6 +656,15 @@ class EnginesAgree(RuleBasedStateMachine):
     def counts_are_what_get_says(self) -> None:
         states = Counter(record.state for id in self.ids if (record := self.look(id)))
         assert self.all("counts") == {state: states[state] for state in State}
+        tally = self.all("tally")
+        assert tally.get(("sleep", State.QUEUED), 0) == len(self.ids)
+        assert all(states[state] <= tally.get(("sleep", state), 0) for state in ENDS)
+
+    @invariant()
+    def a_job_is_refused_where_there_is_no_room(self) -> None:
+        full = self.all("counts")[State.QUEUED] >= self.BOUNDS.backlog_max
+        for engine in self.engines:
+            assert isinstance(engine.refusal(), BacklogFull if full else NoneType)
 
     @invariant()
     def workers_and_what_they_run_agree(self) -> None:

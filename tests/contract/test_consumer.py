@@ -13,6 +13,7 @@ from service.backlog.memory import MemoryBacklog
 from service.consumer import Consumer
 from service.executor import Executor, Limits
 from service.job import Job, Record, State, new_id
+from service.metrics import Metrics
 
 SOON = 10.0  # seconds after which what we wait for does not come any more
 LEASE = 30.0  # seconds
@@ -47,7 +48,9 @@ class Producer:
         self.clock = 0.0
         self.engine = MemoryBacklog(lambda: self.clock)
         self.backlog = AsyncBacklog(self.engine, SOON, lambda: None)
-        self.consumer = Consumer(self.backlog, Executor(2, 60.0, Limits("unused", 0, 1000)), "w1", LEASE, lambda: None)
+        self.metrics = Metrics(registry.names())
+        executor = Executor(2, 60.0, Limits("unused", 0, 1000))
+        self.consumer = Consumer(self.backlog, executor, "w1", LEASE, self.metrics, lambda: None)
 
     async def put(self, name: str) -> str:
         function = registry.find(name)

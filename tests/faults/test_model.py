@@ -48,6 +48,7 @@ class Processes(RuleBasedStateMachine):
         self.leases: dict[str, float] = {}
         self.jobs: dict[str, Stored] = {}  # in order of arrival
         self.claims: list[tuple[str, Claim]] = []
+        self.samples: Counter[str] = Counter()
 
     def open(self) -> SqliteBacklog:
         return SqliteBacklog(str(self.folder / "backlog.db"), lambda: self.boot, lambda: self.wall)
@@ -122,6 +123,11 @@ class Processes(RuleBasedStateMachine):
         assert backlog.extend(worker, LEASE) == (worker in self.leases)
         self.leases[worker] = self.boot + LEASE
 
+    @rule(place=places, sample=st.sampled_from("ab"), n=st.integers(1, 9))
+    def publish(self, place: str, sample: str, n: int) -> None:
+        self.at(place)[1].publish({sample: n})
+        self.samples[sample] += n
+
     @rule(place=places)
     def leave(self, place: str) -> None:
         if place in self.live:
@@ -173,6 +179,9 @@ class Processes(RuleBasedStateMachine):
         running = {(r.id, r.worker) for r in self.eye.running()}
         assert running == {(id, job.worker) for id, job in self.jobs.items() if job.state == State.RUNNING}
         assert set(self.eye.workers()) == set(self.leases)
+        assert self.eye.samples() == self.samples
+        put = {("noop", State.QUEUED): len(self.jobs)} if self.jobs else {}
+        assert self.eye.tally() == put | {("noop", state): n for state, n in states.items() if state.ended}
 
 
 TestProcesses = Processes.TestCase

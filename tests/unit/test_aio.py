@@ -97,7 +97,11 @@ def test_every_verb_has_its_answer() -> None:
         assert await backlog.settle(settlement)
         assert not await backlog.settle(settlement)
         assert await backlog.get(new_id()) is None
-        await backlog.ping()
+        assert await backlog.refusal() is None
+        await backlog.publish({"a": 1, "b": 2})
+        await backlog.publish({"a": 3})
+        assert await backlog.samples() == {"a": 4, "b": 2}
+        assert await backlog.oldest() is None
         assert backlog.durability == "memory"
 
     in_loop(MemoryBacklog(), test)

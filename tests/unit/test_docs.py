@@ -101,6 +101,28 @@ def test_what_a_check_says_last_is_what_the_stack_waits_for() -> None:
     assert CHECKED in (ROOT / "docker/deploy.sh").read_text()
 
 
+def test_the_readme_names_every_metric() -> None:
+    from service.backlog.aio import Status
+    from service.census import counters, gauges
+    from service.metrics import Metrics
+
+    families = [*gauges(Status({}, None, [], [], 0), 0.0, 0.0), *counters({}, []), *Metrics([]).families({})]
+    suffix = {"counter": "_total", "info": "_info"}
+    told = {family.name.removeprefix("stormdrain_") + suffix.get(family.type, "") for family in families}
+    table = README.partition("\n## Metrics\n")[2].partition("\n## ")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert {name for cell in cells for name in re.findall(r"`([a-z_]+)`", cell)} == told
+
+
+def test_what_is_full_is_up_for_whoever_starts_it() -> None:
+    from service.errors import BacklogFull, StoreFull
+
+    for slug in (BacklogFull.slug, StoreFull.slug):
+        assert f'"/problems/{slug}"' in (ROOT / "native/stack.py").read_text()
+    assert {BacklogFull.slug, StoreFull.slug} == {"backlog-full", "disk-full"}
+    assert "/problems/(backlog|disk)-full" in (ROOT / "compose.yaml").read_text()
+
+
 def test_no_line_asks_nginx_to_replay_what_enqueues() -> None:
     for file in (ROOT / "nginx").glob("*.conf"):
         directives = [line.partition("#")[0] for line in file.read_text().splitlines()]
@@ -123,6 +145,8 @@ def imports(module: Path) -> set[str]:
         ("handlers/*.py", ["service.executor", "service.runner", "service.retry"]),
         ("consumer.py", ["service.handlers", "tornado"]),
         ("executor.py", ["service.backlog", "service.handlers", "service.consumer", "tornado"]),
+        ("metrics.py", ["service.backlog", "service.handlers", "service.consumer", "service.executor", "asyncio"]),
+        ("motion.py", ["service.backlog", "service.handlers", "service.consumer", "service.executor", "asyncio"]),
         ("retry.py", ["service.backlog", "service.executor", "service.handlers", "asyncio"]),
         ("backlog/sqlite.py", ["service.handlers", "service.consumer", "service.executor", "asyncio"]),
         ("backlog/memory.py", ["service.handlers", "service.consumer", "service.executor", "asyncio"]),
