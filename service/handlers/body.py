@@ -7,18 +7,21 @@ import json
 import re
 import time
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from service.errors import BadArguments, Malformed
+from service.job import State
 
 KEY_MAX = 255  # characters
 QUOTED = re.compile(r'"(?:[ !#-\[\]-~]|\\["\\])*"')
 WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?=$|[,;])", re.IGNORECASE | re.ASCII)
 TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~:/-]+")
 
+
+T = TypeVar("T")
 
 YEAR = 365 * 86400.0  # seconds
 
@@ -74,6 +77,26 @@ class Filter(msgspec.Struct, forbid_unknown_fields=True):
     job: Annotated[str | None, Meta(description="only those of this function")] = None
 
 
+class Listing(msgspec.Struct, forbid_unknown_fields=True):
+    """The query of GET /jobs."""
+
+    state: Annotated[State | UnsetType, Meta(description="only those in this state")] = UNSET
+    job: Annotated[str | UnsetType, Meta(description="only those of this function")] = UNSET
+    limit: Annotated[int, Meta(ge=1, le=1000, description="at most so many")] = 50
+    cursor: Annotated[
+        Annotated[int, Meta(ge=1, le=1 << 62)] | UnsetType, Meta(description="where to go on, as `next` has it")
+    ] = UNSET
+
+
+class Waiting(msgspec.Struct):
+    """The query of GET /jobs/{id}."""
+
+    wait: Annotated[
+        Annotated[int, Meta(ge=1, le=3600)] | UnsetType,
+        Meta(description="answered when the job has ended, or after so many seconds, at most 60"),
+    ] = UNSET
+
+
 class Original(msgspec.Struct, forbid_unknown_fields=True):
     """The body of the original form."""
 
@@ -91,6 +114,14 @@ def parse(body: bytes, kind: type[msgspec.Struct]) -> Any:
         raise Malformed("the JSON is nested too deeply") from None
     except (ValueError, msgspec.DecodeError) as error:
         raise Malformed(f"the body is not JSON: {error}") from None
+
+
+def parse_query(query: dict[str, str], kind: type[T]) -> T:
+    """Raises BadArguments."""
+    try:
+        return msgspec.convert(query, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise BadArguments(f"the query: {error}") from None
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
