@@ -176,7 +176,7 @@ class Statistics(msgspec.Struct):
     states: Annotated[dict[State, int], Meta(description="jobs by state")]
     drained_per_second: Annotated[float, Meta(ge=0, description="jobs that ended a second, lately, at all producers")]
     oldest_queued_seconds: Annotated[
-        float | None, Meta(ge=0, description="for how long the oldest job has been waiting that could run")
+        float | None, Meta(description="for how long the oldest job has been waiting that could run")
     ]
     log_bytes: Annotated[int, Meta(ge=0, description="of the store's write-ahead log")]
     producers: list[Producer]
