@@ -5,15 +5,15 @@ The contract is in `routes`, and at /docs.
 
 from __future__ import annotations
 
-import hashlib
-
 import msgspec
 from tornado.web import Application, RequestHandler
 
 from service import registry
-from service.handlers import openapi
+from service.handlers import docs, openapi
 from service.handlers.base import Server
+from service.handlers.fixed import Fixture, fixture
 from service.handlers.operate import Nothing
+from service.handlers.page import policy
 from service.handlers.routes import ROUTES
 
 __all__ = ["Server", "application"]
@@ -24,16 +24,19 @@ def application(server: Server) -> Application:
         [(route.pattern, route.handler) for route in ROUTES],
         default_handler_class=Nothing,
         server=server,
-        described=described(),
+        fixtures=fixtures(),
         log_function=_no_access_log,
     )
 
 
-def described() -> dict[str, tuple[bytes, str]]:
-    """(body, ETag) of the contract as JSON and as a page."""
+def fixtures() -> dict[str, Fixture]:
     document = openapi.document(ROUTES, registry.functions())
-    bodies = {"openapi": msgspec.json.encode(document), "docs": b""}
-    return {name: (body, f'"{hashlib.sha256(body).hexdigest()[:16]}"') for name, body in bodies.items()}
+    page = docs.page(document)
+    html = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": policy(page.decode())}
+    return {
+        "openapi": fixture(msgspec.json.encode(document), {"Content-Type": "application/json"}),
+        "docs": fixture(page, html),
+    }
 
 
 def _no_access_log(handler: RequestHandler) -> None:

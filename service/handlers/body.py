@@ -50,7 +50,8 @@ class Submission(msgspec.Struct, forbid_unknown_fields=True):
     deadline: Annotated[Moment | None, Meta(description="not started by then: expired, never run")] = None
 
     callback: Annotated[
-        Annotated[str, Meta(max_length=2048)] | None, Meta(description="URL that is told of the job's end")
+        Annotated[str, Meta(max_length=2048, extra_json_schema={"format": "uri"})] | None,
+        Meta(description="URL that is told of the job's end"),
     ] = None
 
     def __post_init__(self) -> None:

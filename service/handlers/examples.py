@@ -12,6 +12,7 @@ from service.handlers.answers import (
     ListedJob,
     Page,
     Producer,
+    Queued,
     Receipt,
     ShortError,
     Statistics,
@@ -49,11 +50,14 @@ DOCUMENT = Document(
             reason=None,
             cpu_seconds=0.249,
             max_rss_bytes=31457280,
+            output=None,
             state=State.SUCCEEDED,
             version=2,
         )
     ],
+    callback=None,
 )
+QUEUED = Queued(ID, State.QUEUED)
 PAGE = Page(
     [
         ListedJob(

@@ -11,8 +11,8 @@ import msgspec
 from service import __version__
 from service.handlers import signature
 from service.handlers.answers import Problem
-from service.handlers.base import Handler
 from service.handlers.body import SAYING_THE_SAME, Submission
+from service.handlers.fixed import Fixed
 from service.handlers.operation import STREAMS, Answer, Content, Fault, Operation, Parameter, Route
 from service.handlers.signature import SCHEMAS, Schema
 from service.registry import Function
@@ -41,22 +41,8 @@ HEADERS: dict[str, tuple[str, Schema]] = {
 }
 
 
-class Described(Handler):
-    """What does not change while a producer lives: told once, then only asked whether it has changed."""
-
-    def show(self, name: str, media: str) -> None:
-        body, self.tag = self.application.settings["described"][name]
-        self.set_header("Content-Type", media)
-        self.set_header("Cache-Control", "no-cache")
-        self.finish(body)
-
-    def compute_etag(self) -> str | None:
-        return getattr(self, "tag", None)
-
-
-class OpenApi(Described):
-    def get(self) -> None:
-        self.show("openapi", "application/json")
+class OpenApi(Fixed):
+    name = "openapi"
 
 
 def document(routes: Sequence[Route], functions: Sequence[Function]) -> dict[str, Any]:
@@ -216,7 +202,7 @@ def problem(status: int, faults: Sequence[Fault]) -> dict[str, Any]:
     narrow = {"type": {"enum": types}, "status": {"const": status}}
     headers: Mapping[str, Any] = {"Retry-After": header("Retry-After", status in RETRY_LATER)} if status > 428 else {}
     return {
-        "description": "; or: ".join(dict.fromkeys(fault.title for fault in faults)),
+        "description": "; or: ".join(fault.title for fault in faults),
         "headers": {**headers, **REQUEST_ID},
         "content": {PROBLEM: {"schema": {"allOf": [{"$ref": f"{SCHEMAS}Problem"}], "properties": narrow}}},
     }
