@@ -169,3 +169,7 @@ def find(name: str) -> Function:
 
 def names() -> list[str]:
     return sorted(_functions)
+
+
+def functions() -> list[Function]:
+    return [_functions[name] for name in names()]

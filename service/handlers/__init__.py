@@ -1,42 +1,42 @@
 """HTTP in, one backlog call, HTTP out. No rules here: those are in registry, retry and the engines.
 
-The contract is in the README.
+The contract is in `routes`, and at /docs.
 """
 
 from __future__ import annotations
 
+import msgspec
 from tornado.web import Application, RequestHandler
 
+from service import registry
+from service.handlers import docs, openapi
 from service.handlers.base import Server
-from service.handlers.events import Events
-from service.handlers.jobs import JobById, Jobs, Retry, RetryMany
-from service.handlers.metrics import Metrics
-from service.handlers.operate import Health, Nothing, Ready, Stats
-from service.handlers.original import Root
+from service.handlers.fixed import Fixture, fixture
+from service.handlers.operate import Nothing
+from service.handlers.page import policy
+from service.handlers.routes import ROUTES
 
 __all__ = ["Server", "application"]
-
-JOB_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"
 
 
 def application(server: Server) -> Application:
     return Application(
-        [
-            (r"/", Root),
-            (r"/jobs", Jobs),
-            (r"/jobs/retry", RetryMany),
-            (rf"/jobs/({JOB_ID})", JobById),
-            (rf"/jobs/({JOB_ID})/retry", Retry),
-            (rf"/jobs/({JOB_ID})/events", Events),
-            (r"/stats", Stats),
-            (r"/healthz", Health),
-            (r"/readyz", Ready),
-            (r"/metrics", Metrics),
-        ],
+        [(route.pattern, route.handler) for route in ROUTES],
         default_handler_class=Nothing,
         server=server,
+        fixtures=fixtures(),
         log_function=_no_access_log,
     )
+
+
+def fixtures() -> dict[str, Fixture]:
+    document = openapi.document(ROUTES, registry.functions())
+    page = docs.page(document)
+    html = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": policy(page.decode())}
+    return {
+        "openapi": fixture(msgspec.json.encode(document), {"Content-Type": "application/json"}),
+        "docs": fixture(page, html),
+    }
 
 
 def _no_access_log(handler: RequestHandler) -> None:

@@ -9,7 +9,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from uuid import uuid4
 
 import msgspec
@@ -32,7 +32,7 @@ from service.errors import (
     WrongContentType,
     WrongMethod,
 )
-from service.handlers.body import parse
+from service.handlers.body import parse, parse_query
 from service.keys import ADMIN, READ, SUBMIT, Keys
 from service.log import request_id
 from service.metrics import Metrics
@@ -40,6 +40,8 @@ from service.publisher import Publisher
 from service.watch import Watch
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 DISK_AGAIN = 30  # seconds; somebody has to make room
 RETRY_AFTER_MAX = 60  # seconds; where nothing is run at all, somebody may be mending it
@@ -163,6 +165,10 @@ class Handler(RequestHandler):
         if self.content_type not in JSON_TYPES:
             raise WrongContentType("send application/json")
         return parse(self.request.body, kind)
+
+    def query(self, kind: type[T]) -> T:
+        """The request's query. Raises BadArguments."""
+        return parse_query({name: self.get_query_argument(name) for name in self.request.query_arguments}, kind)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None))[1]

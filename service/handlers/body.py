@@ -7,23 +7,29 @@ import json
 import re
 import time
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from service.errors import BadArguments, Malformed
+from service.job import State
 
 KEY_MAX = 255  # characters
-QUOTED = re.compile(r'"(?:[ !#-\[\]-~]|\\["\\])*"')
 WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?=$|[,;])", re.IGNORECASE | re.ASCII)
-TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~:/-]+")
+# A string (RFC 8941), or a bare token.
+KEY_PATTERN = rf'"(?:[ !#-\[\]-~]|\\["\\]){{1,{KEY_MAX}}}"' + rf"|[A-Za-z0-9!#$%&'*+.^_`|~:/-]{{1,{KEY_MAX}}}"
 
+
+T = TypeVar("T")
 
 YEAR = 365 * 86400.0  # seconds
 
 Later = Annotated[float, Meta(ge=0, le=YEAR, description="seconds")]
 Moment = Annotated[datetime, Meta(tz=True, description="RFC 3339, with its offset")]
+
+
+SAYING_THE_SAME = (("delay", "run_at"), ("expires_in", "deadline"))
 
 
 class Submission(msgspec.Struct, forbid_unknown_fields=True):
@@ -44,14 +50,14 @@ class Submission(msgspec.Struct, forbid_unknown_fields=True):
     deadline: Annotated[Moment | None, Meta(description="not started by then: expired, never run")] = None
 
     callback: Annotated[
-        Annotated[str, Meta(max_length=2048)] | None, Meta(description="URL that is told of the job's end")
+        Annotated[str, Meta(max_length=2048, extra_json_schema={"format": "uri"})] | None,
+        Meta(description="URL that is told of the job's end"),
     ] = None
 
     def __post_init__(self) -> None:
-        if self.delay is not None and self.run_at is not None:
-            raise ValueError("delay and run_at say the same: give one of them")
-        if self.expires_in is not None and self.deadline is not None:
-            raise ValueError("expires_in and deadline say the same: give one of them")
+        for one, other in SAYING_THE_SAME:
+            if getattr(self, one) is not None and getattr(self, other) is not None:
+                raise ValueError(f"{one} and {other} say the same: give one of them")
         for moment in (self.run_at, self.deadline):
             if moment is not None and moment.timestamp() > time.time() + YEAR:
                 raise ValueError(f"{moment.isoformat()} is more than a year ahead")
@@ -74,6 +80,26 @@ class Filter(msgspec.Struct, forbid_unknown_fields=True):
     job: Annotated[str | None, Meta(description="only those of this function")] = None
 
 
+class Listing(msgspec.Struct, forbid_unknown_fields=True):
+    """The query of GET /jobs."""
+
+    state: Annotated[State | UnsetType, Meta(description="only those in this state")] = UNSET
+    job: Annotated[str | UnsetType, Meta(description="only those of this function")] = UNSET
+    limit: Annotated[int, Meta(ge=1, le=1000, description="at most so many")] = 50
+    cursor: Annotated[
+        Annotated[int, Meta(ge=1, le=1 << 62)] | UnsetType, Meta(description="where to go on, as `next` has it")
+    ] = UNSET
+
+
+class Waiting(msgspec.Struct):
+    """The query of GET /jobs/{id}."""
+
+    wait: Annotated[
+        Annotated[int, Meta(ge=1, le=3600)] | UnsetType,
+        Meta(description="answered when the job has ended, or after so many seconds, at most 60"),
+    ] = UNSET
+
+
 class Original(msgspec.Struct, forbid_unknown_fields=True):
     """The body of the original form."""
 
@@ -93,6 +119,14 @@ def parse(body: bytes, kind: type[msgspec.Struct]) -> Any:
         raise Malformed(f"the body is not JSON: {error}") from None
 
 
+def parse_query(query: dict[str, str], kind: type[T]) -> T:
+    """Raises BadArguments."""
+    try:
+        return msgspec.convert(query, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise BadArguments(f"the query: {error}") from None
+
+
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
@@ -105,13 +139,9 @@ def idempotency_key(header: str | None) -> str | None:
     if header is None:
         return None
     text = header.strip()
-    if QUOTED.fullmatch(text):
-        text = re.sub(r"\\(.)", r"\1", text[1:-1])
-    elif not TOKEN.fullmatch(text):
-        raise Malformed('Idempotency-Key is a string such as "order-17", or a bare token')
-    if not 1 <= len(text) <= KEY_MAX:
-        raise Malformed(f"Idempotency-Key has 1 to {KEY_MAX} characters")
-    return text
+    if not re.fullmatch(KEY_PATTERN, text):
+        raise Malformed(f'Idempotency-Key is a string such as "order-17", or a bare token: 1 to {KEY_MAX} characters')
+    return re.sub(r"\\(.)", r"\1", text[1:-1]) if text.startswith('"') else text
 
 
 def fingerprint(submission: Submission) -> bytes:

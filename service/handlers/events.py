@@ -36,7 +36,7 @@ class Events(Follow):
             record = await self.record(id)
             for event in events(record):
                 if event.version > seen:
-                    data = msgspec.json.encode({"id": id, **event.data}).decode()
+                    data = msgspec.json.encode(event.data).decode()
                     self.write(f"id: {event.version}\nevent: state\ndata: {data}\n\n")
             seen = max(seen, record.version)
             await self.flush()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
 
 import msgspec
 
 from service import callbacks, registry
 from service.config import Config
 from service.errors import KeyReused
+from service.handlers import answers
 from service.handlers.base import Handler
 from service.handlers.body import Submission, fingerprint, idempotency_key
 from service.job import Job, Receipt, new_id, stamp
@@ -57,16 +57,16 @@ class Intake(Handler):
             self.set_header("Idempotency-Replayed", "true")
         return receipt
 
-    def receipt(self, submission: Submission, receipt: Receipt) -> dict[str, Any]:
+    def receipt(self, submission: Submission, receipt: Receipt) -> answers.Receipt:
         """The body of a 202."""
-        return {
-            "id": receipt.id,
-            "job": submission.job,
-            "state": receipt.state,
-            "durability": self.server.backlog.durability,
-            "position": receipt.position,
-            "estimated_start": self.estimated_start(submission, receipt),
-        }
+        return answers.Receipt(
+            id=receipt.id,
+            job=submission.job,
+            state=receipt.state,
+            durability=self.server.backlog.durability,
+            position=receipt.position,
+            estimated_start=self.estimated_start(submission, receipt),
+        )
 
     def estimated_start(self, submission: Submission, receipt: Receipt) -> str | None:
         """By the pace of the last seconds; None where nothing says anything of it."""

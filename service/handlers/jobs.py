@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import time
+from typing import TypeVar
 from urllib.parse import urlencode
 
-from service.errors import BadArguments, NotFound, Removed, WrongState
+import msgspec
+from msgspec import UnsetType
+
+from service.errors import NotFound, Removed, WrongState
+from service.handlers.answers import Page, Queued, Retried
 from service.handlers.base import Handler
-from service.handlers.body import Filter, Submission, preferred_wait
+from service.handlers.body import Filter, Listing, Submission, Waiting, preferred_wait
 from service.handlers.intake import Intake
 from service.handlers.view import document, line
 from service.job import REQUEUED_FROM, Record, State
 from service.keys import ADMIN
 
+T = TypeVar("T")
+
 WAIT_MAX = 60.0  # seconds; less than nginx waits for an answer (nginx/proxy.conf)
-PAGE, PAGE_MAX = 50, 1000  # jobs
 
 
 class Follow(Handler):
@@ -55,31 +61,17 @@ class Jobs(Intake, Follow):
         self.answer(202, self.receipt(submission, receipt))
 
     async def get(self) -> None:
-        asked = {name: self.get_query_argument(name) for name in self.request.query_arguments}
-        if unknown := asked.keys() - {"state", "job", "limit", "cursor"}:
-            raise BadArguments(f"a list is asked for by state, job, limit and cursor, not by {sorted(unknown)}")
-        state, name = one_of_states(asked.get("state")), asked.get("job")
-        limit = whole(asked.get("limit", str(PAGE)), "limit", PAGE_MAX)
-        before = whole(asked["cursor"], "cursor", 2**62) if "cursor" in asked else None
-        page = await self.server.backlog.page(state, name, before, limit)
+        asked = self.query(Listing)
+        page = await self.server.backlog.page(given(asked.state), given(asked.job), given(asked.cursor), asked.limit)
         following = None
         if page.next is not None:
-            following = f"/jobs?{urlencode(asked | {'cursor': page.next})}"
+            following = f"/jobs?{urlencode(msgspec.to_builtins(asked) | {'cursor': page.next})}"
             self.set_header("Link", f'<{following}>; rel="next"')
-        self.answer(200, {"jobs": [line(job) for job in page.jobs], "next": following})
+        self.answer(200, Page([line(job) for job in page.jobs], following))
 
 
-def one_of_states(text: str | None) -> State | None:
-    try:
-        return State(text) if text is not None else None
-    except ValueError:
-        raise BadArguments(f"state is one of {', '.join(State)}") from None
-
-
-def whole(text: str, name: str, most: int) -> int:
-    if text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= most:
-        return int(text)
-    raise BadArguments(f"{name} is a whole number from 1 to {most}")
+def given(value: T | UnsetType) -> T | None:
+    return None if isinstance(value, UnsetType) else value
 
 
 class JobById(Follow):
@@ -87,8 +79,8 @@ class JobById(Follow):
     version: int | None = None
 
     async def get(self, id: str) -> None:
-        wait = self.get_query_argument("wait", None)
-        record = await (self.record(id) if wait is None else self.ended(id, whole(wait, "wait", 3600)))
+        wait = given(self.query(Waiting).wait)
+        record = await (self.record(id) if wait is None else self.ended(id, wait))
         self.version = record.version
         self.answer(200, document(record))
 
@@ -118,7 +110,7 @@ class Retry(Intake, Follow):
             )
         self.server.consumer.wake()
         self.set_header("Location", f"/jobs/{id}")
-        self.answer(202, {"id": id, "state": State.QUEUED})
+        self.answer(202, Queued(id, State.QUEUED))
 
 
 class RetryMany(Handler):
@@ -132,4 +124,4 @@ class RetryMany(Handler):
         while some := await self.server.backlog.requeue_many(State(asked.state), asked.job, began):
             retried += some
             self.server.consumer.wake()
-        self.answer(200, {"retried": retried})
+        self.answer(200, Retried(retried))

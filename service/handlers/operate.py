@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
 
 from service.errors import Draining, NotFound, NotReady, Stalled, StoreError
+from service.handlers.answers import Busy, Producer, Statistics, Status
 from service.handlers.base import ANY, Handler
 from service.job import stamp
 from service.motion import STALLED
@@ -17,27 +17,24 @@ log = logging.getLogger(__name__)
 class Stats(Handler):
     async def get(self) -> None:
         status = await self.server.backlog.status()
-        busy: dict[str, list[dict[str, Any]]] = {worker: [] for worker in status.workers}
+        busy: dict[str, list[Busy]] = {worker: [] for worker in status.workers}
         for slot in status.running:
-            job = {"id": slot.id, "job": slot.name, "started_at": stamp(slot.started_at)}
-            busy.setdefault(slot.worker, []).append(job)
-        self.answer(
-            200,
-            {
-                "states": status.counts,
-                "drained_per_second": round(self.server.backlog.drain_rate, 1),
-                "oldest_queued_seconds": max(0.0, time.time() - status.oldest) if status.oldest else None,
-                "log_bytes": status.log_bytes,
-                "producers": [{"worker": worker, "running": jobs} for worker, jobs in busy.items()],
-            },
+            busy.setdefault(slot.worker, []).append(Busy(slot.id, slot.name, stamp(slot.started_at)))
+        statistics = Statistics(
+            states=status.counts,
+            drained_per_second=round(self.server.backlog.drain_rate, 1),
+            oldest_queued_seconds=max(0.0, time.time() - status.oldest) if status.oldest else None,
+            log_bytes=status.log_bytes,
+            producers=[Producer(worker, jobs) for worker, jobs in busy.items()],
         )
+        self.answer(200, statistics)
 
 
 class Health(Handler):
     open = True
 
     def get(self) -> None:
-        self.answer(200, {"status": "alive"})
+        self.answer(200, Status("alive"))
 
 
 class Ready(Handler):
@@ -49,7 +46,7 @@ class Ready(Handler):
         except (NotReady, StoreError) as error:
             log.warning("not ready: %s", error)
             return self.problem(503, error.slug, error.title, error.detail, error.members)
-        self.answer(200, {"status": "ready"})
+        self.answer(200, Status("ready"))
 
     async def _check(self) -> None:
         """Room is asked for last: who starts servers wants to know whether that is all that is amiss."""

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from pathlib import Path
-
 from service import registry
 from service.errors import Malformed
 from service.handlers.base import ANY
 from service.handlers.body import Original, Submission
 from service.handlers.intake import Intake
+from service.handlers.page import policy, read
 
-LANDING = (Path(__file__).parents[1] / "landing.html").read_text()
-STYLE = LANDING.partition("<style>")[2].partition("</style>")[0]
-STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-PAGE_POLICY = f"default-src 'none'; style-src 'sha256-{STYLE_HASH}'; frame-ancestors 'none'; base-uri 'none'"
+LANDING = read("landing.html")
+PAGE_POLICY = policy(LANDING)
 
 
 class Root(Intake):
