@@ -61,6 +61,7 @@ REQUESTS: list[tuple[str, str, dict[str, Any], str]] = [
     ("GET", "/jobs/retry", {}, "any"),
     ("GET", "/stats", {}, "read"),
     ("HEAD", "/stats", {}, "read"),
+    ("GET", "/metrics", {}, "read"),
     ("GET", "/nothing", {}, "any"),
     ("POST", "/nothing", {"json": JOB}, "any"),
     ("DELETE", "/nothing", {}, "any"),

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from service import keyfile
 from service.errors import ConfigError
+from service.handlers import application as application  # brings all of them
+from service.handlers.base import Handler
 from service.keys import ADMIN, READ, SUBMIT, Keys, hmac, open_keys
 from tests.support import ROOT
 
@@ -277,6 +279,17 @@ def test_a_link_stays_a_link_and_an_owner_the_owner(file: Path) -> None:
     if os.geteuid() == 0:
         assert (file.stat().st_uid, file.stat().st_gid) == (12345, 54321)
     assert Keys(file).find(bearer(token)) is not None
+
+
+def test_only_two_handlers_are_open_to_everybody() -> None:
+    def below(kind: type[Handler]) -> set[type[Handler]]:
+        return {kind}.union(*map(below, kind.__subclasses__()))
+
+    everyone = below(Handler)
+    assert len(everyone) > 10
+    assert {kind.__name__ for kind in everyone if kind.open} == {"Health", "Ready"}
+    for kind in everyone - {Handler}:
+        assert kind.admit is Handler.admit, kind
 
 
 def run(*arguments: str, file: Path | str = "") -> subprocess.CompletedProcess[str]:
