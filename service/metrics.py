@@ -39,7 +39,6 @@ class OfJob:
 class Metrics:
     def __init__(self, jobs: Iterable[str]) -> None:
         """`jobs` are the names that are registered here."""
-        self._reasons = frozenset(slugs(StormdrainError))
         self._registry = CollectorRegistry()
         self._labelled: dict[str, tuple[Counter | Histogram, list[str]]] = {}  # by the name of a sample
         started = self._counter("attempts_started", "Attempts that began in a slot.", "job")
@@ -58,6 +57,7 @@ class Metrics:
         )
         self._accept = self._histogram("accept_seconds", "From a request until its new job was on disk.", ACCEPT)
         # All of them at once, at zero: a rate needs a value before the first.
+        self._reasons = {reason: self._refused.labels(reason) for reason in (*slugs(StormdrainError), OTHER)}
         self._jobs = {job: OfJob(job, started.labels(job), wait.labels(job), run.labels(job)) for job in (*jobs, OTHER)}
 
     def _counter(self, name: str, told: str, *labels: str) -> Counter:
@@ -78,7 +78,7 @@ class Metrics:
         self._accept.observe(max(0.0, seconds))
 
     def refused(self, slug: str) -> None:
-        self._refused.labels(slug if slug in self._reasons else OTHER).inc()
+        (self._reasons.get(slug) or self._reasons[OTHER]).inc()
 
     def started(self, name: str, waited: float) -> None:
         """An attempt, `waited` seconds after it was due."""

@@ -67,7 +67,7 @@ def test_a_backlog_behind_long_jobs_is_no_standstill_and_nor_is_a_job_that_nobod
             assert ready(it) == (200, "")
         assert it.stop() == 0
     with server(tmp_path, PRODUCERS="1", SLOTS="2") as it:  # where `old` is not registered
-        assert it.job(jobs[0])["state"] == "queued"
+        wait_until(lambda: it.job(jobs[0])["history"], "it came back")
         for _ in wait_through(STALLED + 3):
             assert ready(it) == (200, "")
 
