@@ -149,7 +149,7 @@ def test_a_stop_publishes_what_was_counted_last_and_a_new_server_goes_on_from_th
 def test_what_was_cancelled_is_counted_as_finished(tmp_path: Path) -> None:
     with server(tmp_path, PRODUCERS="1", SLOTS="1") as it:
         running, queued = it.submit("sleep", seconds=60), it.submit("sleep", seconds=60)
-        it.wait_for(running, "running")
+        wait_until(lambda: value(scrape(it), "attempts_started_total", job="sleep") == 1, "its slot has started")
         for location in (queued, running):
             requests.delete(it.url + location, timeout=5)
             it.wait_for(location, "cancelled")
