@@ -1,34 +1,44 @@
-"""`python -m service serve | check | settings | backup FILE | restore FILE | stage NAME`."""
+"""`python -m service serve | check | settings | backup FILE | restore FILE | stage NAME`, and the client's commands:
+`submit | status | wait | list | cancel | retry`. Installed, it is called `stormdrain`."""
 
 from __future__ import annotations
 
 import argparse
 import runpy
 import sys
+from pathlib import Path
 
 CHECKED = "the settings and the jobs are good"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m service", description="Stormdrain's server.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    from service import cli  # here, as all others: a slot imports this module too, and needs none of them
+
+    installed = Path(sys.argv[0]).name == cli.PROGRAM
+    parser = argparse.ArgumentParser(
+        prog=cli.PROGRAM if installed else "python -m service", description="Stormdrain: the server, and its client."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("serve", help="bind the port, fork the producers, run jobs until SIGTERM")
     commands.add_parser("check", help="read the settings and import the jobs module, as a start would")
     commands.add_parser("settings", help="print every setting: variable, default, unit, meaning")
     for name, told in (("backup", "copy the backlog to FILE, while it is used"), ("restore", "put FILE in its place")):
         commands.add_parser(name, help=told).add_argument("file", metavar="FILE")
     commands.add_parser("stage", help="run one of the teaching servers", add_help=False)
+    cli.add_to(commands)
     command, rest = parser.parse_known_args()
     if command.command == "stage":
         return stage(rest)
-    parser.parse_args()
+    if wrong := cli.complete(command, rest):
+        parser.error(wrong)
+    if command.command in cli.COMMANDS:
+        return cli.run(command)
     if command.command in ("backup", "restore"):
         return copy(command.command, command.file)
     return {"serve": serve, "check": check, "settings": settings}[command.command]()
 
 
 def serve() -> int:
-    # Here, not above: a slot imports this module too, and needs none of these.
     from service import exits, log
     from service.config import Config
     from service.errors import ConfigError
@@ -66,8 +76,6 @@ def settings() -> int:
 
 
 def copy(direction: str, file: str) -> int:
-    from pathlib import Path
-
     from service import backup, exits
     from service.config import Config
     from service.errors import ConfigError

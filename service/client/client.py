@@ -89,6 +89,10 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def url(self) -> str:
+        return self._transport.url
+
     def close(self) -> None:
         self._patience.stop()
         self._transport.close()

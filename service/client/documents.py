@@ -72,14 +72,15 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """`document` is the answer's JSON object as it came, with whatever newer servers add."""
 
     id: str
-    state: str
     job: str = ""
     document: dict[str, Any] = {}
 
 
 class Receipt(Record, frozen=True, kw_only=True):
-    """The job is accepted. `replayed`: its idempotency key was used before, and this is that job."""
+    """The job is accepted. `replayed`: its idempotency key was used before, and this is that job, however it stands;
+    its state is None when it is not kept any more."""
 
+    state: str | None
     durability: str = ""
     position: int | None = None
     estimated_start: datetime | None = None
@@ -95,6 +96,7 @@ class Error(msgspec.Struct, frozen=True):
 class Summary(Record, frozen=True, kw_only=True):
     """A job in a list."""
 
+    state: str
     priority: int = 0
     attempt: int = 0
     attempts: int = 0

@@ -88,7 +88,7 @@ class Patience:
         if over or self._stopped.is_set():
             raise Unavailable(miss.reason, doubt, dict(miss.problem))
         pause = min(miss.after + backoff(attempt), max(left, miss.after))
-        log.info("%s: another attempt in %.1f s", miss.reason, pause)
+        log.info("%s; trying again, for %.0f s at most", miss.reason, left)
         self._stopped.wait(pause)
 
     def stop(self) -> None:
