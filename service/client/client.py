@@ -37,7 +37,7 @@ URL = "http://127.0.0.1:8080"
 
 AHEAD = 4  # submits under way for each connection: the next is there as soon as one is answered
 FEED = 100  # submits between two rounds of looks, while there are more to come
-PAUSE = 0.2  # seconds after a round without an end that the server did not hold
+PAUSE = 0.2  # seconds for a round that has shown nothing new, where the server did not hold its looks
 PAGE = 200  # jobs, of a list
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")

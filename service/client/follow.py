@@ -57,7 +57,7 @@ class Follow:
         self._running: dict[str, float] = {}  # since when, as first seen
         self._head, self._elsewhere, self._place = Window(), Window(), 0
         self._before = 0
-        self.idle = False  # the last round found no end
+        self.idle = False  # the last round has shown nothing new
 
     def add(self, ids: Iterable[str]) -> None:
         new = dict.fromkeys(id for id in ids if id not in self.open)
@@ -104,6 +104,6 @@ class Follow:
         return 0.0 if job.id in self._line else SOONEST
 
     def learn(self) -> None:
-        self._head.learn(self._line)
+        moved = self._head.learn(self._line)
         self._place += len(self._elsewhere.ids) - self._elsewhere.learn(self._line)
-        self.idle = len(self.open) == self._before
+        self.idle = len(self.open) == self._before and 2 * moved < max(len(self._head.ids), 1)
