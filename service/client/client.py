@@ -195,7 +195,10 @@ class Client:
 
     def _look(self, id: str, wait: int) -> Job:
         path = f"/jobs/{id}" + (f"?wait={wait}" if wait else "")
-        return read(Job, self._patience.ask(Request("GET", path, wait=wait)))
+        seen = read(Job, self._patience.ask(Request("GET", path, wait=wait)))
+        if seen.id != id:
+            raise Unexpected(f"job {id} was asked for, and {seen.id!r} came")
+        return seen
 
     def jobs(self, state: str | None = None, job: str | None = None, page: int = PAGE) -> Iterator[Summary]:
         """All of them, or those of one state, of one function; newest first. Asked for by the page."""

@@ -229,7 +229,10 @@ def test_what_would_be_refused_again_is_not_repeated(
         assert len(stack.asked) == before + 1
 
 
-@pytest.mark.parametrize("body", ["<html>", "[]", {"id": 1, "state": "queued"}, {"id": "j1"}, "[" * 100_000])
+@pytest.mark.parametrize(
+    "body",
+    ["<html>", "[]", {"id": 1, "state": "queued"}, {"id": "j2", "state": "queued"}, {"id": "j1"}, "[" * 100_000],
+)
 def test_an_answer_that_is_no_stormdrains_says_so(stack: Script, client: Client, body: Any) -> None:
     stack.replies(Reply(200, body))
     with pytest.raises(Unexpected):
