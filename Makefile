@@ -65,7 +65,7 @@ status:  ## Tell what runs
 
 status-docker:
 	@docker compose ps
-	@if [ -n "$$API_KEY" ]; then printf 'Authorization: Bearer %s\n' "$$API_KEY"; fi | \
+	@if [ -n "$$STORMDRAIN_KEY" ]; then printf 'Authorization: Bearer %s\n' "$$STORMDRAIN_KEY"; fi | \
 	  curl -sS -H @- http://$(ADDRESS):$(PORT)/readyz http://$(ADDRESS):$(PORT)/stats
 
 status-native:

@@ -4,7 +4,6 @@ import re
 from typing import NamedTuple
 
 import requests
-from urllib3.exceptions import NewConnectionError
 
 JOB_PATH = re.compile(r"/jobs/([\w.~%:-]+)$", re.ASCII)
 UNKNOWN = (502, 504)  # nginx gave up on the server, which may have stored the job all the same
@@ -69,17 +68,3 @@ def member(response: requests.Response, name: str) -> str:
         return ""
     text = body.get(name) if isinstance(body, dict) else None
     return text[:80] if isinstance(text, str) and text.isprintable() else ""
-
-
-def blame(error: requests.RequestException) -> tuple[str, bool]:
-    """(reason, unknown). Once the connection stood, the request may have arrived and been stored."""
-    if isinstance(error, requests.ConnectTimeout):
-        return "no connection in time", False
-    if isinstance(error, requests.Timeout):
-        return "time-out", True
-    cause = getattr(error.args[0] if error.args else None, "reason", None)
-    if isinstance(cause, NewConnectionError):
-        return "no connection", False  # refused, or no such host
-    if isinstance(error, requests.ConnectionError):
-        return "connection broken", True
-    return type(error).__name__, True

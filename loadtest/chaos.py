@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from multiprocessing.pool import Pool
 from pathlib import Path
@@ -195,12 +196,12 @@ def paced(count: int, rate: int) -> Iterator[int]:
 
 def wait_until_ready(url: str) -> None:
     """Or not: what never gets ready has lost what it accepted, and that is told of each job."""
-    eventually(lambda: client_get(f"{url}/readyz") is not None)
+    eventually(lambda: client_get(url, "/readyz") is not None)
 
 
 def wait_until_quiet(url: str) -> None:
     def quiet() -> bool:
-        stats = client_get(f"{url}/stats")
+        stats = client_get(url, "/stats")
         return stats is not None and stats["states"]["queued"] + stats["states"]["running"] == 0
 
     eventually(quiet)
@@ -223,11 +224,11 @@ def eventually(condition: Callable[[], bool]) -> None:
         time.sleep(LOOK)
 
 
-def client_get(url: str) -> Any:
+def client_get(url: str, path: str) -> Any:
     """The JSON of a 200, else None."""
     try:
-        with client.open_session() as session:
-            response = session.get(url, timeout=TIMEOUT)
+        with closing(client.connect(url, TIMEOUT)) as transport:
+            response = transport.send("GET", path)
             return response.json() if response.status_code == 200 else None
     except (requests.RequestException, ValueError):
         return None

@@ -1,33 +1,35 @@
-"""One client process and its keep-alive session: one submit, one look-up."""
+"""One client process and its keep-alive connection: one submit, one look-up, by the Python client's transport."""
 
 import json
 import os
 import time
+from contextlib import closing
 from multiprocessing.synchronize import Semaphore
 
 import requests
 
-from .answer import Answer, Sighting, blame, judge, judge_stage, sight
+from service.client.transport import Transport, blame
+
+from .answer import Answer, Sighting, judge, judge_stage, sight
 from .exits import Unusable
 from .settings import JOBS, STAGE, Settings
 
-JSON_BODY = {"Content-Type": "application/json"}
 
-
-def open_session() -> requests.Session:
-    session = requests.Session()
-    session.trust_env = False  # else a proxy variable sends a loopback test through the proxy
-    if key := os.environ.get("API_KEY"):  # no option: a command line and a report show those to everybody
-        session.headers["Authorization"] = f"Bearer {key}"
-    return session
+def connect(url: str, timeout: float) -> Transport:
+    """Without the client's patience: each attempt is one request, timed and judged. Without proxies: a Compose service,
+    too, is asked directly. Raises Unusable."""
+    try:
+        return Transport(url, os.environ.get("STORMDRAIN_KEY", ""), timeout=timeout, environment=False)
+    except ValueError as error:
+        raise Unusable(f"STORMDRAIN_KEY cannot be sent: {error}.") from None
 
 
 def check_health(settings: Settings) -> None:
     """One GET /healthz before any process is made; raises Unusable when the target does not answer."""
     hint = "Start the stack with `make up`, or name another address in URL."
     try:
-        with open_session() as session:
-            status = session.get(f"{settings.url}/healthz", timeout=settings.timeout).status_code
+        with closing(connect(settings.url, settings.timeout)) as transport:
+            status = transport.send("GET", "/healthz").status_code
     except requests.RequestException as error:
         raise Unusable(f"Nothing answers at {settings.url} ({blame(error)[0]}). {hint}") from None
     if status != 200:
@@ -39,7 +41,7 @@ class Client:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.session = open_session()
+        self.transport = connect(settings.url, settings.timeout)
         self.job = json.dumps({"job": settings.job, "args": settings.args}).encode()
 
     def submit(self, number: int) -> Answer:
@@ -58,15 +60,7 @@ class Client:
         new = self.settings.form == JOBS
         method, path = ("POST", "/jobs") if new else ("GET", "/")
         body = self.job if new else json.dumps({"job_id": number}).encode()
-        # A followed redirect would send a GET that enqueues a second time.
-        return self.session.request(
-            method,
-            self.settings.url + path,
-            data=body,
-            headers=JSON_BODY,
-            timeout=self.settings.timeout,
-            allow_redirects=False,
-        )
+        return self.transport.send(method, path, body)
 
     def expected(self, number: int) -> tuple[int, str]:
         """The status and, in the original form, the text of a job that was accepted."""
@@ -74,8 +68,7 @@ class Client:
 
     def look_up(self, id: str) -> Sighting:
         try:
-            url = f"{self.settings.url}/jobs/{id}"
-            response = self.session.get(url, timeout=self.settings.timeout, allow_redirects=False)
+            response = self.transport.send("GET", f"/jobs/{id}")
         except requests.RequestException as error:
             return Sighting(id, problem=blame(error)[0])
         return sight(id, response)

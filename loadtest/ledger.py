@@ -75,7 +75,7 @@ def fetch(id: str) -> tuple[str, dict[str, Any]]:
     """The job's document, or {} when there is none to be had."""
     it = client._client
     try:
-        response = it.session.get(f"{it.settings.url}/jobs/{id}", timeout=it.settings.timeout)
+        response = it.transport.send("GET", f"/jobs/{id}")
         return id, response.json() if response.status_code == 200 else {}
     except (requests.RequestException, ValueError):
         return id, {}

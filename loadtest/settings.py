@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+
+from service.client import transport
 
 from .exits import Unusable
 
@@ -96,13 +97,9 @@ def json_object(text: str) -> dict[str, Any]:
 
 def base_url(text: str) -> str:
     try:
-        parts = urlsplit(text)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
-        good = False
-    if not good or parts.query or parts.fragment:
-        raise ValueError("must be an address such as http://127.0.0.1:8080")
-    return text.rstrip("/")
+        return transport.base_url(text)
+    except ValueError:
+        raise ValueError("must be an address such as http://127.0.0.1:8080") from None
 
 
 def form(text: str) -> str:

@@ -231,13 +231,31 @@ def setup(*extra: str) -> None:
     wanted = hashlib.sha256(b"".join(lock.read_bytes() for lock in locks) + sys.version.encode()).hexdigest()
     stamp = VENV / f".stamp-{'-'.join(lock.stem for lock in locks)}"
     if stamp.exists() and stamp.read_text() == wanted:
-        return
+        return place_client()
     say("setting up .venv")
     if not (VENV / "bin/python").exists() and subprocess.run([sys.executable, "-m", "venv", VENV]).returncode:
         fail("a virtual environment cannot be made: on Debian, apt-get install python3-venv")
     arguments = [argument for lock in locks for argument in ("-r", lock)]
     subprocess.run([venv("pip"), "install", "-qq", "--require-hashes", *arguments], check=True)
+    place_client()
     stamp.write_text(wanted)
+
+
+def place_client() -> None:
+    """The command `stormdrain`, and `from service.client import Client` in any folder, for .venv's Python. pip would do
+    the same by building the project, with a build backend that no lock file pins."""
+    put(venv("stormdrain"), (ROOT / "native/stormdrain").read_text(), 0o755)
+    for packages in VENV.glob("lib/python3*/site-packages"):
+        put(packages / "stormdrain.pth", f"{ROOT}\n", 0o644)
+
+
+def put(path: Path, text: str, mode: int) -> None:
+    if path.exists() and path.read_text() == text:
+        return
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    new.write_text(text)
+    new.chmod(mode)
+    new.replace(path)
 
 
 def venv(program: str) -> Path:
@@ -350,7 +368,7 @@ def environment(nginx: str = "") -> dict[str, str]:
         "VAR_DIR": str(VAR),  # for what supervisord runs, which is this script again
         "PORT": PORT,
         "BIND": BIND,
-        "API_KEY": "",  # `make status` and the load generator ask with it; no server is to know it
+        "STORMDRAIN_KEY": "",  # `make status` and the load generator ask with it; no server is to know it
         "API_KEYS_FILE": str(Path(keys).absolute()) if keys else "",
         "ROOT": str(ROOT),
         "NGINX_PROGRAM": nginx,
@@ -456,7 +474,7 @@ def is_supervisord(process: int) -> bool:
 
 
 def authorization() -> dict[str, str]:
-    key = os.environ.get("API_KEY")
+    key = os.environ.get("STORMDRAIN_KEY")
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 

@@ -28,6 +28,11 @@ and what all of them share:
     linux       what only the kernel can do for us; `forkserver`, `slotprocess` and `scratch` are for slots
     jobs/       the functions this deployment runs
 
+On the other side of HTTP, importing nothing of the above:
+
+    client/     `from service.client import Client`
+    cli/        `stormdrain submit | status | wait | list | cancel | retry`, on top of it
+
 Beside it stand the teaching servers, `stages/`, that nothing here imports; `docs/ladder.md` is their tour.
 """
 

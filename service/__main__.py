@@ -1,17 +1,24 @@
-"""`python -m service serve | check | settings | key NAME | backup FILE | restore FILE | stage NAME`."""
+"""`python -m service serve | check | settings | key NAME | backup FILE | restore FILE | stage NAME`, and the client's
+commands: `submit | status | wait | list | cancel | retry`. Installed, it is called `stormdrain`."""
 
 from __future__ import annotations
 
 import argparse
 import runpy
 import sys
+from pathlib import Path
 
 CHECKED = "the settings and the jobs are good"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m service", description="Stormdrain's server.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    from service import cli  # here, as all others: a slot imports this module too, and needs none of them
+
+    installed = Path(sys.argv[0]).name == cli.PROGRAM
+    parser = argparse.ArgumentParser(
+        prog=cli.PROGRAM if installed else "python -m service", description="Stormdrain: the server, and its client."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("serve", help="bind the port, fork the producers, run jobs until SIGTERM")
     commands.add_parser("check", help="read the settings and import the jobs module, as a start would")
     commands.add_parser("settings", help="print every setting: variable, default, unit, meaning")
@@ -22,10 +29,14 @@ def main() -> int:
     keys.add_argument("--scopes", default="submit,read", help="of submit, read and admin (default: submit,read)")
     keys.add_argument("--revoke", metavar="ID", default="", help="take the key NAME-1, for instance, out of the file")
     commands.add_parser("stage", help="run one of the teaching servers", add_help=False)
+    cli.add_to(commands)
     command, rest = parser.parse_known_args()
     if command.command == "stage":
         return stage(rest)
-    parser.parse_args()
+    if wrong := cli.complete(command, rest):
+        parser.error(wrong)
+    if command.command in cli.COMMANDS:
+        return cli.run(command)
     if command.command in ("backup", "restore"):
         return copy(command.command, command.file)
     if command.command == "key":
@@ -34,7 +45,6 @@ def main() -> int:
 
 
 def serve() -> int:
-    # Here, not above: a slot imports this module too, and needs none of these.
     from service import exits, log
     from service.config import Config
     from service.errors import ConfigError
@@ -100,8 +110,6 @@ def key(name: str, scopes: str, revoked: str) -> int:
 
 
 def copy(direction: str, file: str) -> int:
-    from pathlib import Path
-
     from service import backup, exits
     from service.config import Config
     from service.errors import ConfigError

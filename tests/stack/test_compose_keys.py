@@ -23,7 +23,7 @@ class Compose:
         port = free_port()
         self.url = f"http://{ELSEWHERE}:{port}"
         outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-        unset = dict.fromkeys(("BIND", "API_KEYS_FILE", "API_KEYS_DIR", "API_KEYS_NAME", "API_KEY"), "")
+        unset = dict.fromkeys(("BIND", "API_KEYS_FILE", "API_KEYS_DIR", "API_KEYS_NAME", "STORMDRAIN_KEY"), "")
         ours = {"STACK": "docker", "PORT": str(port), "COMPOSE_PROJECT_NAME": f"stormdrain-test-{port}"}
         self.environment = outside | unset | ours | {"PRODUCERS": "1"}
         self.settings = (f"BIND={ELSEWHERE}", f"API_KEYS_FILE={file}")

@@ -28,7 +28,7 @@ class Stack:
     def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
         self.folder, self.port, self.address = folder, free_port(), address
         outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-        unset = dict.fromkeys(("BIND", "API_KEYS_FILE", "API_KEY", "NAME", "SCOPES", "REVOKE"), "")
+        unset = dict.fromkeys(("BIND", "API_KEYS_FILE", "STORMDRAIN_KEY", "NAME", "SCOPES", "REVOKE"), "")
         ours = {"STACK": "native", "PORT": str(self.port), "VAR_DIR": str(folder / "var"), "PRODUCERS": "1"}
         self.environment = outside | unset | ours
 
@@ -129,8 +129,8 @@ def test_keys_from_before_the_first_start_to_a_deployment(folder: Path) -> None:
         assert it.ask("GET", "/stats", **bearer).status == 200
         assert it.ask("GET", "/", b'{"job_id": 7}').status == 401
         assert it.ask("GET", "/", b'{"job_id": 7}', **bearer).status == 200
-        assert '"states":{' in it.make("status", *settings, f"API_KEY={token}").stdout
-        loaded = it.make("loadtest", *settings, f"API_KEY={token}", "N=20", "CLIENTS=2", "JOB=noop")
+        assert '"states":{' in it.make("status", *settings, f"STORMDRAIN_KEY={token}").stdout
+        loaded = it.make("loadtest", *settings, f"STORMDRAIN_KEY={token}", "N=20", "CLIENTS=2", "JOB=noop")
         assert "accepted 20 = succeeded 20 " in loaded.stdout, loaded.stdout + loaded.stderr
 
         # What only this start was told would be gone in the next: servers without keys, behind an nginx for everybody.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -169,3 +170,24 @@ def test_the_lock_files_pin_everything_with_hashes_and_name_no_index() -> None:
         assert pins
         assert all("==" in pin for pin in pins)
         assert text.count("--hash=sha256:") >= len(pins)
+
+
+def test_the_script_calls_what_the_package_would_install() -> None:
+    target = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["stormdrain"]
+    module, _, function = target.partition(":")
+    script = (ROOT / "native/stormdrain").read_text()
+    assert f"from {module} import {function}\nsys.exit({function}())" in script
+
+
+def test_every_package_is_in_the_list_that_is_installed() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    there = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "service").rglob("__init__.py")}
+    assert set(listed) == there | {"loadtest"}
+
+
+def test_the_client_imports_nothing_of_the_server() -> None:
+    shared = {"service", "service.exits", "service.cli", "service.client"}
+    for folder in ("client", "cli"):
+        for module in (ROOT / "service" / folder).glob("*.py"):
+            ours = {name for name in imports(module) if name.split(".")[0] == "service"}
+            assert {name for name in ours if ".".join(name.split(".")[:2]) not in shared} == set(), module
