@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 from service.errors import ConfigError
@@ -82,6 +83,12 @@ class Config:
         # Whoever sets BIND has nginx before us, and LISTEN where nobody else comes, as Compose does.
         config.refuse_strangers("bind" if "bind" in given else "listen")
         return config
+
+    @property
+    def folder(self) -> Path | None:
+        """The one that the backlog's file is in; None where there is no file."""
+        scheme, _, path = self.backlog.partition(":")
+        return Path(path).parent if scheme == "sqlite" else None
 
     def __post_init__(self) -> None:
         if self.log_level not in ("debug", "info", "warning", "error"):

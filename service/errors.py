@@ -25,6 +25,7 @@ StormdrainError
     ├── StoreBusy          503: not stored; try again
     ├── BacklogFull        503: not stored; try again later
     ├── StoreFull          507: not stored, the disk's reserve is reached
+    ├── ShuttingDown       503: not stored, by this producer; another one takes it
     └── StoreBroken        504: the state of the last commit is unknown; this process ends
         └── StoreCorrupt   504: and the file is damaged; the server ends
 """
@@ -48,6 +49,10 @@ class StormdrainError(Exception):
     @property
     def title(self) -> str:
         return (type(self).__doc__ or "").strip()
+
+    def problem(self) -> dict[str, Any]:
+        """As RFC 9457 has it."""
+        return {"type": f"/problems/{self.slug}", "title": self.title, "status": self.status, "detail": self.detail}
 
 
 class ConfigError(StormdrainError):
@@ -208,6 +213,12 @@ class StoreFull(StoreError):
 
     status = 507
     slug = "disk-full"
+
+
+class ShuttingDown(StoreError):
+    """This producer is shutting down: nothing was stored, try again"""
+
+    slug = "shutting-down"
 
 
 class StoreBroken(StoreError):

@@ -124,7 +124,9 @@ class Producer:
         http.stop()
         try:
             async with asyncio.timeout(config.drain + LET_GO + DRAIN_GRACE):
-                await asyncio.gather(consumer.stop(config.drain), asyncio.sleep(LET_GO))
+                await asyncio.gather(
+                    consumer.stop(config.drain), server.streams.finish(config.drain), asyncio.sleep(LET_GO)
+                )
                 await http.close_all_connections()
                 await ended(telling)
                 await publisher.publish()

@@ -6,12 +6,14 @@ The contract is in `routes`, and at /docs.
 from __future__ import annotations
 
 import msgspec
+from tornado.routing import Rule
 from tornado.web import Application, RequestHandler
 
 from service import registry
 from service.handlers import docs, openapi
 from service.handlers.base import Server
 from service.handlers.fixed import Fixture, fixture
+from service.handlers.ndjson import Ndjson, PostsNdjson
 from service.handlers.operate import Nothing
 from service.handlers.page import policy
 from service.handlers.routes import ROUTES
@@ -21,7 +23,10 @@ __all__ = ["Server", "application"]
 
 def application(server: Server) -> Application:
     return Application(
-        [(route.pattern, route.handler) for route in ROUTES],
+        [
+            Rule(PostsNdjson(r"/jobs"), Ndjson),  # before the route of the same address
+            *((route.pattern, route.handler) for route in ROUTES),
+        ],
         default_handler_class=Nothing,
         server=server,
         fixtures=fixtures(),

@@ -42,6 +42,24 @@ class Receipt(msgspec.Struct):
     estimated_start: Annotated[Stamp | None, Meta(description="by the pace of the last seconds; null when unknown")]
 
 
+class LineProblem(msgspec.Struct):
+    """Why a line was refused."""
+
+    type: Annotated[str, Meta(description="/problems/ and the slug; stable")]
+    title: str
+    status: Annotated[int, Meta(ge=400, le=599)]
+    detail: str
+    line: Annotated[int, Meta(ge=1, description="counted from 1, empty ones too")]
+    retry_after: Annotated[int | UnsetType, Meta(description="seconds")] = UNSET
+
+
+class LineReceipt(msgspec.Struct):
+    """What became of a line: a job on disk, or a problem."""
+
+    id: Id | UnsetType = UNSET
+    problem: LineProblem | UnsetType = UNSET
+
+
 class Error(msgspec.Struct):
     """Why a job failed last."""
 

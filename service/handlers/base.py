@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 from uuid import uuid4
 
@@ -32,7 +32,8 @@ from service.errors import (
     WrongContentType,
     WrongMethod,
 )
-from service.handlers.body import parse, parse_query
+from service.handlers.body import media_type, parse, parse_query
+from service.handlers.streams import Streams
 from service.keys import ADMIN, READ, SUBMIT, Keys
 from service.log import request_id
 from service.metrics import Metrics
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+RETRY_LATER = (503, 507)
 DISK_AGAIN = 30  # seconds; somebody has to make room
 RETRY_AFTER_MAX = 60  # seconds; where nothing is run at all, somebody may be mending it
 
@@ -79,6 +81,7 @@ class Server:
     publisher: Publisher
     keys: Keys | None = None
     draining: bool = False
+    streams: Streams = field(default_factory=Streams)
 
     def retry_after(self, slug: str) -> int:
         """Whole seconds. A full backlog has room for a hundredth of it when so much has been run."""
@@ -107,7 +110,7 @@ class Handler(RequestHandler):
         self.server: Server = self.application.settings["server"]
         # Taken away, or Tornado would parse the body as a form before prepare() is asked.
         content_type: str = self.request.headers.pop("Content-Type", "")
-        self.content_type = content_type.partition(";")[0].strip().lower()
+        self.content_type = media_type(content_type)
 
     def set_default_headers(self) -> None:
         given = self.request.headers.get("X-Request-ID", "")
@@ -184,7 +187,7 @@ class Handler(RequestHandler):
         self.count(slug)
         self.set_status(status)
         self.set_header("Content-Type", "application/problem+json")
-        if status in (503, 507):
+        if status in RETRY_LATER:
             self.set_header("Retry-After", str(self.server.retry_after(slug)))
         if status == 401:
             self.set_header("WWW-Authenticate", "Bearer")

@@ -116,7 +116,7 @@ def parse(body: bytes, kind: type[msgspec.Struct]) -> Any:
     except RecursionError:
         raise Malformed("the JSON is nested too deeply") from None
     except (ValueError, msgspec.DecodeError) as error:
-        raise Malformed(f"the body is not JSON: {error}") from None
+        raise Malformed(f"not JSON: {error}") from None
 
 
 def parse_query(query: dict[str, str], kind: type[T]) -> T:
@@ -132,6 +132,11 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) < len(pairs):
         raise ValueError("a name stands twice in one object")
     return members
+
+
+def media_type(header: str) -> str:
+    """Of a Content-Type, without its parameters."""
+    return header.partition(";")[0].strip().lower()
 
 
 def idempotency_key(header: str | None) -> str | None:

@@ -57,6 +57,8 @@ DOCUMENT = Document(
     ],
     callback=None,
 )
+LINES = '{"job": "noop", "args": {"job_id": 1}}\n{"job": "noop", "args": {"job_id": 2}}\n'
+LINE_RECEIPTS = f'{{"id":"{ID}"}}\n{{"id":"{ID[:-1]}9"}}\n'
 QUEUED = Queued(ID, State.QUEUED)
 PAGE = Page(
     [

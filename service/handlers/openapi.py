@@ -165,7 +165,7 @@ def content(it: Content, schemas: Schemas) -> dict[str, Any]:
         described: dict[str, Any] = {"schema": {"type": "string"}, "x-itemSchema": schemas.of(it.kind)}
     else:
         described = {"schema": schemas.of(it.kind) if it.kind is not None else {"type": "string"}}
-    examples = schemas.examples if it.kind is Submission else it.examples
+    examples = it.examples or (schemas.examples if it.kind is Submission else {})
     if examples:
         described["examples"] = {name: {"value": msgspec.to_builtins(value)} for name, value in examples.items()}
     return described

@@ -32,7 +32,7 @@ from service.errors import (
     WrongState,
 )
 from service.handlers import answers, examples
-from service.handlers.answers import Change, Document, Page, Queued, Receipt, Retried, Statistics, Status
+from service.handlers.answers import Change, Document, LineReceipt, Page, Queued, Receipt, Retried, Statistics, Status
 from service.handlers.body import KEY_PATTERN, Filter, Listing, Original, Submission, Waiting
 from service.handlers.docs import Docs
 from service.handlers.events import Events
@@ -44,6 +44,7 @@ from service.handlers.operation import (
     EVENTS,
     HTML,
     JSON,
+    NDJSON,
     TEXT,
     Answer,
     Content,
@@ -160,16 +161,19 @@ ROUTES = (
                         FOLLOW,
                     ),
                     200: Answer(
-                        "Asked to wait for it: the job has ended.",
-                        [Content(JSON, Document, {"a job": examples.DOCUMENT})],
-                        ["Location", "Preference-Applied"],
-                        ["Idempotency-Replayed"],
-                        FOLLOW,
+                        "Asked to wait for it: the job has ended. Or, of lines, a receipt for each, in order, written "
+                        "when all of them are on disk or refused.",
+                        [
+                            Content(JSON, Document, {"a job": examples.DOCUMENT}),
+                            Content(NDJSON, LineReceipt, {"of two lines": examples.LINE_RECEIPTS}),
+                        ],
+                        maybe=["Location", "Preference-Applied", "Idempotency-Replayed"],
+                        links=FOLLOW,
                     ),
                 },
                 faults(*PUTS, *GONE),
                 [IDEMPOTENCY_KEY, PREFER],
-                [Content(JSON, Submission)],
+                [Content(JSON, Submission), Content(NDJSON, Submission, {"two lines": examples.LINES})],
                 tag="jobs",
             ),
             "get": Operation(

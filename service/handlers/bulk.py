@@ -1,0 +1,84 @@
+"""Lines become jobs on disk, and a receipt each: `{"id": …}` or `{"problem": {…}}`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from service.errors import Refused, ShuttingDown, StoreBusy, StoreError, StormdrainError, TooLarge
+from service.handlers.base import RETRY_LATER, Server
+from service.handlers.body import Submission, parse
+from service.handlers.intake import job_of
+from service.job import Job, Receipt
+
+log = logging.getLogger(__name__)
+
+
+class Bulk:
+    """The lines of one request, in order."""
+
+    def __init__(self, server: Server, request_id: str) -> None:
+        self._server, self._request_id = server, request_id
+        self._busy: StoreBusy | None = None
+        self.count = self.accepted = 0
+
+    def chunk(self) -> None:
+        """Call before the lines of another chunk: a store that was busy is asked again."""
+        self._busy = None
+
+    async def put(self, lines: Sequence[bytes | None]) -> bytes:
+        """The receipts of some lines (None: too long), once all of them are on disk or refused."""
+        entries = [(number, self._job(line)) for number, line in self._numbered(lines)]
+        answers = iter(await self._put([entry for _, entry in entries if isinstance(entry, Job)]))
+        return b"".join(
+            self.receipt(number, next(answers) if isinstance(entry, Job) else entry) for number, entry in entries
+        )
+
+    def _numbered(self, lines: Sequence[bytes | None]) -> Iterator[tuple[int, bytes | None]]:
+        """Empty lines count, and are left out: they get no receipt."""
+        for line in lines:
+            self.count += 1
+            if line is None or line.strip(b" \t\r"):
+                yield self.count, line
+
+    def _job(self, line: bytes | None) -> Job | StormdrainError:
+        if self._server.draining:
+            return ShuttingDown("this line was not looked at: send it again")
+        if self._busy:
+            return self._busy
+        if line is None:
+            return TooLarge(f"the line is above BODY_MAX={self._server.config.body_max} bytes")
+        try:
+            return job_of(parse(line, Submission), self._server.config)
+        except Refused as refused:
+            return refused
+        except Exception:
+            log.exception("a line failed")
+            return StormdrainError(f"it is in the log under {self._request_id}")
+
+    async def _put(self, jobs: Sequence[Job]) -> list[Receipt | StoreError]:
+        answers = await asyncio.gather(*map(self._put_one, jobs))
+        accepted = sum(isinstance(answer, Receipt) for answer in answers)
+        if accepted:
+            self.accepted += accepted
+            self._server.consumer.wake()
+        # One wait for all that has been read, not one for each window: nginx must not find us hanging.
+        self._busy = next((answer for answer in answers if isinstance(answer, StoreBusy)), self._busy)
+        return answers
+
+    async def _put_one(self, job: Job) -> Receipt | StoreError:
+        try:
+            return await self._server.backlog.put(job)
+        except StoreError as error:
+            return error
+
+    def receipt(self, line: int, answer: Receipt | StormdrainError) -> bytes:
+        if isinstance(answer, Receipt):
+            return b'{"id":"%b"}\n' % answer.id.encode()
+        problem = answer.problem() | {"line": line}
+        if answer.status in RETRY_LATER:
+            problem["retry_after"] = self._server.retry_after(answer.slug)
+        return msgspec.json.encode({"problem": problem}) + b"\n"
