@@ -30,7 +30,7 @@ def text(value: str = "", many: list[int] = []) -> str: ...
 def number(value: float, times: int = 1) -> float:
     return value * times
 """
-EXAMPLES = {"ordinary": "80", "long": "800"}
+EXAMPLES = {"ordinary": "80", "long": "400"}
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_every_answer_is_one_that_is_described(stack: Stack, size: str, tmp_path
             "run",
             f"{stack.url}/openapi.json",
             "--checks=not_a_server_error,status_code_conformance,content_type_conformance,"
-            "response_headers_conformance,response_schema_conformance,use_after_free,ensure_resource_availability",
+            "response_headers_conformance,response_schema_conformance,ensure_resource_availability",
             "--phases=examples,coverage,fuzzing,stateful",
             f"--max-examples={EXAMPLES[size]}",
             "--exclude-path-regex=/events$",  # a stream, which ends with its job: tests/lifecycle/test_follow.py
