@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 LOOK = 1.0  # seconds between looks at the backlog when nobody wakes us: a lost wake-up costs no more than this
 SWEEP = 0.5  # seconds between looks for dead producers and jobs whose time has come; the promise is 2 s
+LOOK_FOR_STANDSTILL = 0.5  # seconds
 PRUNE = 2.0  # seconds between looks for ended jobs that are kept no longer
 BETWEEN_BITES = 0.05  # seconds that belong to intake
 WAKE_OTHERS = 0.01  # seconds; in a flood the others are told once in this time, not once for every job
@@ -61,6 +62,7 @@ class Consumer:
             asyncio.create_task(self._forever(self._sweep, SWEEP)),
             asyncio.create_task(self._forever(self._extend, self._lease / 3)),
             asyncio.create_task(self._forever(self._prune, PRUNE)),
+            asyncio.create_task(self._forever(self._look, LOOK_FOR_STANDSTILL)),
         ]
         for loop in self._loops:
             loop.add_done_callback(self._loop_ended)
@@ -171,7 +173,6 @@ class Consumer:
 
     async def _sweep(self) -> None:
         self._executor.retire()
-        await self._look()
         await self._backlog.measure()
         if await self._backlog.sweep(self.worker):
             self._woken.set()

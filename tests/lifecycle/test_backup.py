@@ -56,7 +56,8 @@ def test_a_copy_taken_under_load_has_everything_accepted_before_it_and_comes_bac
         documents = {location: it.job(location) for location in before}
         assert len(documents) == len(before)
         for location in running:  # they ran when the copy was taken, by producers that are gone
-            assert documents[location]["history"][0]["outcome"] == "lost"
+            history = wait_until(lambda location=location: it.job(location)["history"], "it was found")
+            assert history[0]["outcome"] == "lost"
             it.wait_for(location, "running")
 
 

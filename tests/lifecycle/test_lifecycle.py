@@ -299,6 +299,7 @@ def test_every_setting_is_printed_with_its_default() -> None:
 def test_a_producer_that_hangs_is_replaced(tmp_path: Path) -> None:
     """It could have the store's lock, and then nobody else could write."""
     with server(tmp_path, LEASE="1") as it:
+        wait_until(lambda: lines(it, "serving as") == 2, "both serve")  # one that boots is given its time
         victim = it.producers()[0]
         os.kill(victim, signal.SIGSTOP)
         wait_until(lambda: victim not in it.producers(), "it is killed", 10)
