@@ -48,7 +48,8 @@ class Try:
 
 
 def accepts(answer: Answer) -> bool:
-    return answer.status == 202 or (answer.status == 200 and answer.body.endswith(b" add\n"))
+    waited = "preference-applied" in answer.headers
+    return answer.status == 202 or (answer.status == 200 and (waited or answer.body.endswith(b" add\n")))
 
 
 def mark(number: int, hidden: bool = False) -> bytes:
