@@ -15,7 +15,7 @@ from pathlib import Path
 import apsw
 
 from service.backlog.presence import Presence
-from service.backlog.sqlite import SCHEMA_VERSION, damage_mark
+from service.backlog.store import SCHEMA_VERSION, damage_mark
 from service.errors import ConfigError
 
 

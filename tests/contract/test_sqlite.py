@@ -18,7 +18,8 @@ import pytest
 
 from service import linux
 from service.backlog import sql
-from service.backlog.sqlite import OLDEST_SQLITE, SCHEMA_VERSION, SqliteBacklog
+from service.backlog.sqlite import SqliteBacklog
+from service.backlog.store import OLDEST_SQLITE, SCHEMA_VERSION
 from service.errors import ConfigError, StoreBusy
 from service.job import Claim, Job, Receipt, Settlement, State, new_id
 from tests.contract.test_backlog import news

@@ -149,7 +149,7 @@ def imports(module: Path) -> set[str]:
         ("metrics.py", ["service.backlog", "service.handlers", "service.consumer", "service.executor", "asyncio"]),
         ("motion.py", ["service.backlog", "service.handlers", "service.consumer", "service.executor", "asyncio"]),
         ("retry.py", ["service.backlog", "service.executor", "service.handlers", "asyncio"]),
-        ("backlog/sqlite.py", ["service.handlers", "service.consumer", "service.executor", "asyncio"]),
+        ("backlog/s*.py", ["service.handlers", "service.consumer", "service.executor", "asyncio"]),
         ("backlog/memory.py", ["service.handlers", "service.consumer", "service.executor", "asyncio"]),
         ("runner.py", ["service.backlog", "service.handlers", "tornado", "asyncio"]),
     ],
