@@ -26,7 +26,7 @@ from typing import TypeVar
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
-from service import exits, registry, scratch
+from service import exits, linux, registry, scratch
 from service.backlog import open_backlog
 from service.backlog.aio import AsyncBacklog
 from service.backlog.base import Backlog, Bounds
@@ -62,6 +62,7 @@ DRAIN_GRACE = 2.0  # seconds beyond the drain time, for the last commits; less t
 
 def main(config: Config, keys: Keys | None, sockets: list[socket.socket], beats: int) -> int:
     """Run one producer to its end; returns the exit code. While it serves it writes into `beats`."""
+    linux.give_memory_back()
     registry.load(config.jobs)
     executor = Executor(config.slots, config.slot_idle, Limits(config.jobs, config.slot_memory, config.result_max))
     scratch.take()

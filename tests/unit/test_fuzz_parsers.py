@@ -18,6 +18,7 @@ import pytest
 import requests
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec import UnsetType
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 from tornado.web import Application
 
@@ -26,7 +27,19 @@ from service import registry
 from service.config import Config
 from service.errors import BadArguments, ConfigError, Malformed, StormdrainError
 from service.handlers.base import ID, Handler
-from service.handlers.body import KEY_MAX, Original, Submission, fingerprint, idempotency_key, parse
+from service.handlers.body import (
+    KEY_MAX,
+    Listing,
+    Original,
+    Submission,
+    Waiting,
+    fingerprint,
+    idempotency_key,
+    parse,
+    parse_query,
+    preferred_wait,
+)
+from service.handlers.events import last_event_id
 from service.log import LINE_MAX, plain
 from service.registry import job
 
@@ -181,6 +194,33 @@ def test_an_idempotency_key_is_refused_or_the_same_however_it_is_written(header:
     assert key.isprintable()
     quoted = re.sub(r'(["\\])', r"\\\1", key)
     assert idempotency_key(f' "{quoted}" ') == key
+
+
+COUNTS = (
+    st.integers().map(str)
+    | st.text("0123456789+-.e_ \uff11\u0663", max_size=25)
+    | st.sampled_from(["0" * 19 + "1" + "9" * 90, "9" * 5000, "1e2", "nan", "inf", "true", "queued", ""])
+)
+
+
+@MANY
+@given(st.dictionaries(st.sampled_from(["state", "job", "limit", "cursor", "wait", "x"]), COUNTS, max_size=3))
+def test_a_query_is_refused_or_within_its_bounds(query: dict[str, str]) -> None:
+    listing, refused = tried(lambda: parse_query(query, Listing), BadArguments)
+    assert refused or 1 <= listing.limit <= 1000
+    assert refused or isinstance(listing.cursor, UnsetType) or 1 <= listing.cursor <= 1 << 62
+    waiting, refused = tried(lambda: parse_query(query, Waiting), BadArguments)
+    assert refused or isinstance(waiting.wait, UnsetType) or 1 <= waiting.wait <= 3600
+
+
+@MANY
+@given(
+    st.text(max_size=30) | st.tuples(st.sampled_from(["wait=", "a, wait =", ";WAIT="]), COUNTS).map("".join) | COUNTS
+)
+def test_what_a_header_says_of_waiting_is_a_number_or_ignored(header: str) -> None:
+    wait = preferred_wait(header)
+    assert wait is None or 0 <= wait < 1_000_000
+    assert -1 <= last_event_id(header) < 1 << 63
 
 
 @pytest.fixture(scope="module")
