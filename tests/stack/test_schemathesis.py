@@ -30,7 +30,7 @@ def text(value: str = "", many: list[int] = []) -> str: ...
 def number(value: float, times: int = 1) -> float:
     return value * times
 """
-EXAMPLES = {"ordinary": "80", "long": "400"}
+EXAMPLES = {"ordinary": "80", "long": "200"}
 
 
 @pytest.fixture
