@@ -112,6 +112,7 @@ class Producer:
         for bound in sockets:
             bound.listen(QUEUE)
         http.add_sockets(sockets)
+        tell(beats)  # before anybody can see that we serve: one that never told is taken to boot still, and never ended
         beating = asyncio.create_task(beat(beats))
         telling = asyncio.create_task(Callbacks(backlog, worker, config).run()) if config.callback_secret else None
         publishing = asyncio.create_task(publisher.publish_forever())
@@ -172,11 +173,15 @@ async def ended(task: asyncio.Task[None] | None) -> None:
 
 async def beat(fd: int) -> None:
     """Tell the master that we serve. One that hangs while it has the store's lock would stop all others."""
-    os.set_blocking(fd, False)
     while True:
-        with contextlib.suppress(BlockingIOError):  # it has not looked for a while
-            os.write(fd, b"!")
         await asyncio.sleep(BEAT)
+        tell(fd)
+
+
+def tell(fd: int) -> None:
+    os.set_blocking(fd, False)
+    with contextlib.suppress(BlockingIOError):  # it has not looked for a while
+        os.write(fd, b"!")
 
 
 def take_what_waits(http: HTTPServer, sockets: list[socket.socket]) -> None:
