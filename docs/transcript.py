@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 HERE = "localhost:8080"  # what the pages say of the stack's address
-STEP = re.compile(r"```sh\n(?P<command>.*?)```\n```\n(?P<answer>.*?)```\n", re.DOTALL)
+STEP = re.compile(r"```sh\n(?P<command>(?:(?!```).)*)```\n```\n(?P<answer>(?:(?!```).)*)```\n", re.DOTALL)
 LIMIT = 60  # seconds for one command
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -40,7 +40,8 @@ def run(command: str, address: str) -> str:
     done = subprocess.run(
         ["bash", "-c", command.replace(HERE, address)], capture_output=True, text=True, timeout=LIMIT, check=False
     )
-    return (done.stdout + done.stderr).replace("\r", "").replace(address, HERE).rstrip("\n") + "\n"
+    said = done.stdout if done.returncode == 0 else done.stdout + done.stderr  # a progress meter is no answer
+    return said.replace("\r", "").replace(address, HERE).rstrip("\n") + "\n"
 
 
 def plain(answer: str) -> str:
