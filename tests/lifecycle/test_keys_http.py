@@ -47,6 +47,7 @@ REQUESTS: list[tuple[str, str, dict[str, Any], str]] = [
     ("POST", "/jobs", {"json": JOB}, "submit"),
     ("POST", "/jobs", {"data": "not JSON"}, "submit"),
     ("POST", "/jobs", {"data": "x" * ((1 << 20) + 1)}, "submit"),
+    ("POST", "/jobs", {"data": '{"job": "noop"}\n', "headers": {"Content-Type": "application/x-ndjson"}}, "submit"),
     ("GET", "/", {"data": '{"job_id": 7}'}, "submit"),
     ("POST", "/", {"data": '{"job_id": 7}'}, "submit"),
     ("GET", "/", {"headers": {"Accept": "text/html"}}, "read"),
@@ -62,6 +63,8 @@ REQUESTS: list[tuple[str, str, dict[str, Any], str]] = [
     ("GET", "/stats", {}, "read"),
     ("HEAD", "/stats", {}, "read"),
     ("GET", "/metrics", {}, "read"),
+    ("GET", "/openapi.json", {}, "read"),
+    ("GET", "/docs", {}, "read"),
     ("GET", "/nothing", {}, "any"),
     ("POST", "/nothing", {"json": JOB}, "any"),
     ("DELETE", "/nothing", {}, "any"),
@@ -94,6 +97,13 @@ def test_a_request_needs_a_key_with_its_scope(
             problem = answer.json()
             assert (problem["type"], problem["scope"]) == ("/problems/scope", scope)
             assert scope in problem["detail"]
+
+
+def test_who_has_no_key_is_refused_before_a_flood_of_lines_is_read(running: Server) -> None:
+    head = "POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nContent-Length: 1000000000\r\n\r\n"
+    answer = raw(running, head.encode() + b'{"job": "noop"}\n')
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"WWW-Authenticate: Bearer" in answer.replace(b"Www", b"WWW")
 
 
 def test_whether_it_lives_and_is_ready_is_told_to_everybody(running: Server) -> None:

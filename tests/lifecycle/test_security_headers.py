@@ -16,8 +16,12 @@ MARK = "<script>alert(1)</script>"
 IN_A_PATH = "/%3Cscript%3Ealert(1)%3C/script%3E"
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
+INERT = ("application/json", "application/problem+json", "application/x-ndjson", "text/plain")
+
 REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "a job": ("POST", "/jobs", {"json": {"job": "noop", "args": {"job_id": MARK}}}),
+    "lines": ("POST", "/jobs", {"data": MARK + "\n", "headers": {"Content-Type": "application/x-ndjson"}}),
+    "the metrics": ("GET", "/metrics?" + MARK, {}),
     "an unknown job": ("POST", "/jobs", {"json": {"job": MARK}}),
     "an unknown argument": ("POST", "/jobs", {"json": {"job": "noop", "args": {MARK: 1}}}),
     "an unknown field": ("POST", "/jobs", {"json": {"job": "noop", MARK: 1}}),
@@ -60,11 +64,7 @@ def ask(it: Server, method: str, path: str, more: dict[str, Any]) -> requests.Re
 def test_what_a_client_sent_is_never_html_and_every_answer_is_inert(running: Server, case: str) -> None:
     method, path, more = REQUESTS[case]
     answer = ask(running, method, path, more)
-    assert answer.headers["Content-Type"].split(";")[0] in (
-        "application/json",
-        "application/problem+json",
-        "text/plain",
-    )
+    assert answer.headers["Content-Type"].split(";")[0] in INERT
     assert {name: answer.headers.get(name) for name in FIXED_HEADERS} == FIXED_HEADERS
 
 
