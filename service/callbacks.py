@@ -10,7 +10,9 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from random import random
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +20,7 @@ from urllib.parse import urlsplit
 import msgspec
 from standardwebhooks import Webhook
 from tornado.httpclient import HTTPRequest
-from tornado.netutil import DefaultLoopResolver, Resolver
+from tornado.netutil import Resolver
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from service.backlog.aio import AsyncBacklog
@@ -32,7 +34,7 @@ AT_ONCE = 16  # callbacks that one producer has under way
 LOOK = 0.5  # seconds between looks for callbacks that are due
 STORE_AGAIN = 1.0  # seconds before a busy store is asked again
 CONNECT_TIMEOUT, REQUEST_TIMEOUT = 5.0, 15.0  # seconds
-ANSWER_MAX = 64 << 10  # bytes of an answer; nobody reads it
+ANSWER_MAX = 16 << 20  # bytes of an answer
 ERROR_MAX = 200  # characters
 # Seconds before the second, third … try: the schedule that the specification recommends, 27 h in all.
 WAITS = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 36_000.0)
@@ -81,12 +83,22 @@ class PublicOnly(Resolver):
     another address a moment later gains nothing."""
 
     def initialize(self, allowed: frozenset[str]) -> None:
-        self._allowed, self._system = allowed, DefaultLoopResolver()
+        self._allowed = allowed
+        # Of its own: a name server that does not answer must hold up nothing else, not even a stop.
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="resolver")
+
+    async def _system(self, host: str, port: int, family: socket.AddressFamily) -> list[tuple[int, Any]]:
+        loop = asyncio.get_running_loop()
+        ask = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM)
+        return [(kind, address) for kind, _, _, _, address in await loop.run_in_executor(self._threads, ask)]
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def resolve(
         self, host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[tuple[int, Any]]:
-        found: list[tuple[int, Any]] = await self._system.resolve(host, port, family)
+        found = await self._system(host, port, family)
         if host.lower() not in self._allowed and not all(is_public(address[0]) for _, address in found):
             raise Forbidden(f"{host} has an address that is not public, and is not in CALLBACK_HOSTS")
         return found
@@ -96,11 +108,12 @@ class Callbacks:
     def __init__(self, backlog: AsyncBacklog, worker: str, config: Config) -> None:
         self._backlog, self._worker = backlog, worker
         self._webhook = Webhook(config.callback_secret)
+        self._resolver = PublicOnly(allowed=hosts(config))
         self._http = SimpleAsyncHTTPClient(
             force_instance=True,
             max_clients=AT_ONCE,
             max_body_size=ANSWER_MAX,
-            resolver=PublicOnly(allowed=hosts(config)),
+            resolver=self._resolver,
         )
         self._telling: set[asyncio.Task[None]] = set()
 
@@ -114,6 +127,7 @@ class Callbacks:
             for task in self._telling:
                 task.cancel()
             self._http.close()
+            self._resolver.close()
 
     async def _look(self) -> None:
         try:
@@ -149,6 +163,7 @@ class Callbacks:
             connect_timeout=CONNECT_TIMEOUT,
             request_timeout=REQUEST_TIMEOUT,
             follow_redirects=False,  # to wherever a stranger's server wants
+            streaming_callback=lambda chunk: None,  # nobody reads it
         )
         try:
             response = await self._http.fetch(request, raise_error=False)

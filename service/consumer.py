@@ -62,6 +62,8 @@ class Consumer:
             asyncio.create_task(self._forever(self._sweep, SWEEP)),
             asyncio.create_task(self._forever(self._extend, self._lease / 3)),
             asyncio.create_task(self._forever(self._prune, PRUNE)),
+            # Apart from the sweep: a million that expire at once must not hold up what dead producers held.
+            asyncio.create_task(self._forever(self._expire, SWEEP)),
             asyncio.create_task(self._forever(self._look, LOOK_FOR_STANDSTILL)),
         ]
         for loop in self._loops:
@@ -178,6 +180,8 @@ class Consumer:
             self._woken.set()
             self._backlog.wake_others()
         await self._cancel()
+
+    async def _expire(self) -> None:
         while await self._backlog.expire() and not self._stopping:
             await asyncio.sleep(BETWEEN_BITES)
 

@@ -70,8 +70,10 @@ class Watch:
         except StoreError as error:
             log.warning("the backlog does not answer: %s", error)
             return await asyncio.sleep(LOOK_AGAIN)
-        self._versions |= {id: found.get(id) for id in ids if id in self._watched}
-        self._tell()
+        seen = {id: found.get(id) for id in ids if id in self._watched}
+        if any(self._versions.get(id, -1) != version for id, version in seen.items()):
+            self._versions |= seen
+            self._tell()
 
     def _tell(self) -> None:
         self._looked.set()

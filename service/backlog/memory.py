@@ -298,6 +298,7 @@ class MemoryBacklog(Backlog):
         row.state, row.finished_at, row.cancel, row.result, row.error = State.QUEUED, None, False, None, None
         row.callback = None
         row.attempt = row.crashes = row.losses = 0
+        row.started_at = row.expires_at = None
         row.run_at = self._wall()
         row.rank = self._rank(row.job)
 
@@ -346,11 +347,12 @@ class MemoryBacklog(Backlog):
             row.callback = replace(told, worker=None, state=state, due=due, error=error)
 
     def prune(self) -> bool:
-        ended = sorted((row.finished_at, row.job.id) for row in self._rows.values() if row.finished_at is not None)
+        ended = [row for row in self._rows.values() if row.finished_at is not None]
         excess = len(ended) - self._bounds.keep_max
+        told = [row for row in ended if not (row.callback and row.callback.state == "pending")]
         before = self._wall() - self._bounds.keep
         self._keys = {key: used for key, used in self._keys.items() if used[2] > self._wall() - KEY_KEPT}
-        for place, (finished_at, id) in enumerate(ended):
+        for place, (finished_at, id) in enumerate(sorted((row.finished_at or 0.0, row.job.id) for row in told)):
             if finished_at < before or place < excess:
                 self._before.setdefault(id, self._rows.pop(id))
                 self._removed += 1

@@ -169,7 +169,8 @@ WHERE state = 'queued' AND seq IN
 
 REQUEUE = f"""
 UPDATE jobs SET state = 'queued', token = token + 1, attempt = 0, crashes = 0, losses = 0, cancel = 0,
-    result = NULL, error = NULL, finished_at = NULL, run_at = :now, rank = :rank - {AGEING} * priority,
+    result = NULL, error = NULL, started_at = NULL, finished_at = NULL, expires_at = NULL,
+    run_at = :now, rank = :rank - {AGEING} * priority,
     history = json_insert({KEPT}, '$[#]', {NOT_RUN.format(outcome="'requeued'", state="'queued'")})
 """
 # The state is named twice: only so is the index used that has no other jobs.
@@ -274,10 +275,13 @@ OLDEST = "SELECT min(run_at) FROM jobs WHERE state = 'queued' AND due_boot IS NU
 
 RUNNING = "SELECT worker, id, name, started_at FROM jobs WHERE state = 'running' ORDER BY worker, started_at"
 
-# The oldest ended jobs, at most a bite of them: those beyond a time or a number.
+# The oldest ended jobs, at most a bite of them: those beyond a time or a number, and whose end is told.
 PRUNE = """
-DELETE FROM jobs WHERE seq IN (SELECT seq FROM jobs WHERE finished_at < :before
-                               ORDER BY finished_at LIMIT :bite)
+DELETE FROM jobs WHERE seq IN (
+    SELECT seq FROM jobs WHERE finished_at < :before
+        AND (callback IS NULL
+             OR NOT EXISTS (SELECT 1 FROM callbacks WHERE callbacks.job = jobs.id AND callbacks.state = 'pending'))
+    ORDER BY finished_at LIMIT :bite)
 RETURNING state, id
 """
 

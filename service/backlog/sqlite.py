@@ -201,8 +201,8 @@ class SqliteBacklog(Store, Backlog):
         with self._own_batch():
             found = self._state(id)
             if found in REQUEUED_FROM:
-                if self._queued() >= self._bounds.backlog_max:
-                    return self._full()
+                if no_room := self.refusal():
+                    return no_room
                 self._db.execute(sql.REQUEUE_ONE, {"id": id} | self._requeued())
                 self._moved(1, found, State.QUEUED)
         return found
@@ -212,9 +212,9 @@ class SqliteBacklog(Store, Backlog):
 
     def requeue_many(self, state: State, name: str | None, before: float) -> int | StoreError:
         with self._own_batch():
+            if no_room := self.refusal():
+                return no_room
             room = self._bounds.backlog_max - self._queued()
-            if room <= 0:
-                return self._full()
             values = {"state": state, "name": name, "before": before, "bite": min(BITE, room)}
             self._db.execute(sql.REQUEUE_MANY, values | self._requeued())
             requeued = self._db.changes()

@@ -167,10 +167,11 @@ class Queued(msgspec.Struct):
     state: State
 
 
-class Retried(msgspec.Struct):
+class Retried(msgspec.Struct, omit_defaults=True):
     """How many jobs are queued again."""
 
     retried: Count
+    complete: Annotated[bool, Meta(description="false: there may be more, ask again")] = True
 
 
 class Busy(msgspec.Struct):

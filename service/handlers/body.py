@@ -150,8 +150,11 @@ def idempotency_key(header: str | None) -> str | None:
 
 
 def fingerprint(submission: Submission) -> bytes:
-    """The same for the same request, however its members are ordered."""
-    return hashlib.sha256(msgspec.json.encode(submission, order="sorted")).digest()
+    """The same for the same request, however its members are ordered, and whatever a later release may ask beside."""
+    plain = msgspec.structs.asdict(Submission(submission.job, submission.args))
+    asked = {name: value for name, value in msgspec.structs.asdict(submission).items() if value != plain[name]}
+    said = [submission.job, submission.args, *([asked] if asked else [])]
+    return hashlib.sha256(msgspec.json.encode(said, order="sorted")).digest()
 
 
 def preferred_wait(header: str | None) -> float | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from typing import TypeVar
 from urllib.parse import urlencode
+from zlib import crc32
 
 import msgspec
 from msgspec import UnsetType
 
-from service.errors import NotFound, Removed, WrongState
+from service.errors import NotFound, Removed, StoreError, WrongState
 from service.handlers.answers import Page, Queued, Retried
 from service.handlers.base import Handler
 from service.handlers.body import Filter, Listing, Submission, Waiting, preferred_wait
@@ -20,11 +21,14 @@ from service.keys import ADMIN
 
 T = TypeVar("T")
 
+LOOK_AFTER = 5.0  # seconds, after which a client that is gone no longer takes a place among those who wait
 WAIT_MAX = 60.0  # seconds; less than nginx waits for an answer (nginx/proxy.conf)
 
 
 class Follow(Handler):
     """What all do that show one job."""
+
+    gone = False  # True: whoever asked does not wait any more
 
     async def record(self, id: str) -> Record:
         """Raises NotFound, Removed."""
@@ -39,11 +43,14 @@ class Follow(Handler):
         """The job once it has ended, or as it stands when `wait` seconds have passed. Raises NotFound, Removed."""
         until = time.monotonic() + min(wait, WAIT_MAX)
         record = await self.record(id)
-        while not record.state.ended and not self.server.watch.full:
-            if not await self.server.watch.change(id, record.version, until - time.monotonic()):
-                break
+        while not (record.state.ended or self.gone or self.server.watch.full) and time.monotonic() < until:
+            await self.server.watch.change(id, record.version, min(until - time.monotonic(), LOOK_AFTER))
             record = await self.record(id)
         return record
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        self.gone = True
 
 
 class Jobs(Intake, Follow):
@@ -76,16 +83,16 @@ def given(value: T | UnsetType) -> T | None:
 
 class JobById(Follow):
     methods = ("GET", "HEAD", "DELETE")
-    version: int | None = None
+    tag: str | None = None
 
     async def get(self, id: str) -> None:
         wait = given(self.query(Waiting).wait)
         record = await (self.record(id) if wait is None else self.ended(id, wait))
-        self.version = record.version
+        self.tag = f'"{record.version}"' if record.callback is None else f'"{record.version}.{crc32(record.callback)}"'
         self.answer(200, document(record))
 
     def compute_etag(self) -> str | None:
-        return f'"{self.version}"' if self.version is not None else None
+        return self.tag
 
     async def delete(self, id: str) -> None:
         found = await self.server.backlog.cancel(id)
@@ -121,7 +128,14 @@ class RetryMany(Handler):
         """In bites, so that intake goes on. What fails again meanwhile is not taken twice."""
         asked: Filter = self.body(Filter)
         began, retried = time.time(), 0
-        while some := await self.server.backlog.requeue_many(State(asked.state), asked.job, began):
-            retried += some
-            self.server.consumer.wake()
+        try:
+            while some := await self.server.backlog.requeue_many(State(asked.state), asked.job, began):
+                retried += some
+                self.server.consumer.wake()
+                if time.time() > began + WAIT_MAX:
+                    return self.answer(200, Retried(retried, complete=False))
+        except StoreError:
+            if not retried:
+                raise
+            return self.answer(200, Retried(retried, complete=False))  # a refusal would say that nothing was done
         self.answer(200, Retried(retried))

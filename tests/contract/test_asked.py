@@ -332,3 +332,30 @@ def test_a_page_looks_at_a_bounded_number_of_jobs(tmp_path: Path, clocks: Clocks
     assert page.next is not None
     assert [job.id for job in backlog.page(None, "rare", page.next, 10).jobs] == [rare.id]
     backlog.close()
+
+
+# callbacks
+
+
+def test_an_end_that_nobody_has_been_told_of_is_kept(tmp_path: Path, clocks: Clocks) -> None:
+    for open_ in ENGINES.values():
+        backlog = open_(tmp_path, clocks, Bounds(keep_max=0))
+        job = replace(a_job(), callback="http://a.example/")
+        backlog.put([job])
+        backlog.settle([settlement(claim_one(backlog))])
+        backlog.prune()
+        (callback,) = backlog.claim_callbacks(1, "w1")
+        backlog.settle_callback(callback, "w1", None, None)
+        backlog.prune()
+        assert backlog.get(job.id) is None
+        backlog.close()
+
+
+def test_another_chance_begins_anew(backlog: Backlog, clocks: Clocks) -> None:
+    job = replace(a_job(), expires_in=1.0)
+    backlog.put([job])
+    clocks.pass_time(2)
+    backlog.expire()
+    backlog.requeue(job.id)
+    record = seen(backlog, job.id)
+    assert (record.started_at, record.expires_at, record.state) == (None, None, State.QUEUED)

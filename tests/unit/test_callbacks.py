@@ -61,11 +61,10 @@ def resolved(found: list[str], host: str, allowed: str = "") -> list[tuple[int, 
     async def resolve() -> list[tuple[int, Any]]:
         resolver = PublicOnly(allowed=hosts(Config(callback_hosts=allowed)))
 
-        class Names:
-            async def resolve(self, host: str, port: int, family: int) -> list[tuple[int, Any]]:
-                return [(socket.AF_INET, (address, port)) for address in found]
+        async def names(host: str, port: int, family: int) -> list[tuple[int, Any]]:
+            return [(socket.AF_INET, (address, port)) for address in found]
 
-        resolver._system = Names()
+        resolver._system = names
         return await resolver.resolve(host, 80)
 
     return asyncio.run(resolve())
