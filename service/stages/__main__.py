@@ -47,8 +47,16 @@ def positive(text: str) -> float:
 
 
 def stop(*_: object) -> None:
-    # Ours also for Ctrl-C: asyncio would only cancel, which a blocking handler notices when it is done.
-    raise KeyboardInterrupt
+    # Ours also for Ctrl-C: asyncio would only cancel, which a blocking handler notices when it is done. And no
+    # exception: Python swallows one that is raised while a pool forks.
+    end_children()
+    os._exit(0)
+
+
+def end_children() -> None:
+    for pid in linux.descendants(os.getpid()):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def run(name: str, options: Options) -> int:
@@ -58,8 +66,6 @@ def run(name: str, options: Options) -> int:
         signal.signal(signum, stop)
     try:
         importlib.import_module(f"service.stages.{name}").main(options)
-    except KeyboardInterrupt:
-        return 0
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES):
             print(f"stage {name}: port {options.port}: {error.strerror}. Choose another with --port.", file=sys.stderr)
@@ -67,9 +73,7 @@ def run(name: str, options: Options) -> int:
         traceback.print_exc()
         return 1
     finally:
-        for pid in linux.descendants(os.getpid()):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        end_children()
     return 0
 
 
