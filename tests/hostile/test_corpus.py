@@ -22,8 +22,10 @@ from tests.support import wait_until
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 
 TIME = 12.0  # seconds; who waits for the rest of a request waits 10
-SLACK = 4.0  # seconds; the machine is shared
-AT_ONCE = 24
+SLACK = 18.0  # seconds; the machine is shared
+AT_ONCE = 16
+BUSY = b'"type":"/problems/store-busy"'  # an honest answer of a machine that has more to do; so it is tried again
+TRIES = 4
 FLAT = 6 << 20  # bytes by which the largest producer may grow in six rounds, of almost 1,000 requests each
 NEVER = re.compile(rb"<html|<body|<center>|Traceback|\.py\b|nginx/|Tornado", re.IGNORECASE)
 
@@ -41,6 +43,12 @@ class Try:
     case: Case
     number: int
     exchange: Exchange
+    again: bool = False  # the machine was busy, and the case was tried again
+
+    @property
+    def busy(self) -> set[str]:
+        """What may come back as well."""
+        return {"503"} if self.again else set()
 
     @property
     def accepted(self) -> int:
@@ -65,9 +73,17 @@ def attempt(group: str, case: Case, connect: Connect) -> Try:
     return Try(group, case, number, exchange(connect, request, TIME + SLACK))
 
 
+def attempts(group: str, case: Case, connect: Connect) -> list[Try]:
+    tries = [attempt(group, case, connect)]
+    while BUSY in tries[-1].exchange.received and len(tries) < TRIES:
+        tries[-1].again = True
+        tries.append(attempt(group, case, connect))
+    return tries
+
+
 def round_of(cases: list[tuple[str, Case]], connect: Connect) -> list[Try]:
     with ThreadPoolExecutor(AT_ONCE) as clients:
-        return list(clients.map(lambda pair: attempt(*pair, connect), cases))
+        return list(itertools.chain(*clients.map(lambda pair: attempts(*pair, connect), cases)))
 
 
 def stored(stack: Stack) -> Counter[str]:
@@ -87,19 +103,19 @@ def jobs(stack: Stack) -> int:
 
 def complaint(it: Try, alone: bool, stored: Counter[str]) -> str:
     """What is wrong with it, or nothing."""
-    got, received = it.exchange.statuses, it.exchange.received
-    if set(got) - set(it.case.wanted(alone)):
-        return f"{' '.join(got)} instead of {it.case.wanted(alone)}"
+    if stored[mark(it.number, hidden=True).decode()]:
+        return "a hidden request was executed"
+    if MARK in it.case.request and stored[mark(it.number).decode()] != it.accepted:
+        return f"{it.accepted} accepted, {stored[mark(it.number).decode()]} stored"
+    got, received, wanted = it.exchange.statuses, it.exchange.received, {*it.case.wanted(alone), *it.busy}
+    if set(got) - wanted:
+        return f"{' '.join(got)} instead of {' or '.join(sorted(wanted))}"
     if not it.exchange.closed:
         return f"not closed within {it.exchange.seconds:.1f} s"
     if NEVER.search(received):
         return "says more than it should"
-    if stored[mark(it.number, hidden=True).decode()]:
-        return "a hidden request was executed"
     if got == ["0.9"]:
         json.loads(received)
-    if MARK in it.case.request and stored[mark(it.number).decode()] != it.accepted:
-        return f"{it.accepted} accepted, {stored[mark(it.number).decode()]} stored"
     return next(filter(None, map(unlike_a_problem, it.exchange.answers)), "")
 
 
