@@ -21,7 +21,7 @@ endif
 LOCK = --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help up deploy down status logs backup restore key loadtest stage stages chaos settings test test-long check docs lock base-images clean
+.PHONY: help up deploy down status logs backup restore key loadtest stage stages chaos bench settings test test-long check docs lock base-images clean
 
 help:  ## Print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -157,13 +157,17 @@ chaos-native:
 	@$(PYTHON) native/stack.py setup
 	@.venv/bin/python -m loadtest chaos
 
+bench:  ## Measure accepts, drain and latency against the limits of the parts (QUICK=1 PEERS=1 OUT=folder)
+	@$(PYTHON) native/stack.py setup pictures $(if $(PEERS),peers)
+	@.venv/bin/python -m loadtest bench
+
 settings:  ## Print every setting of the server: variable, default, unit, meaning
 	@$(PYTHON) native/stack.py setup
 	@.venv/bin/python -m service settings
 
 test:  ## Set up what is missing, run every test that this machine can run
 	@$(PYTHON) native/stack.py setup dev
-	@.venv/bin/python -m pytest $(TESTS)
+	@.venv/bin/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 test-long:  ## The tests that take minutes
 	@$(PYTHON) native/stack.py setup dev
@@ -181,6 +185,7 @@ lock:  ## Renew the lock files in requirements/ from pyproject.toml
 	@uv pip compile $(LOCK) --extra supervise pyproject.toml -o requirements/service.txt
 	@uv pip compile $(LOCK) --group loadtest -o requirements/loadtest.txt
 	@uv pip compile $(LOCK) --group pictures -o requirements/pictures.txt
+	@uv pip compile $(LOCK) --group peers -o requirements/peers.txt
 	@uv pip compile $(LOCK) --group dev -o requirements/dev.txt
 
 base-images:  ## Build stand-ins for the base images from Debian packages (root, Debian)

@@ -1,11 +1,11 @@
-"""`python -m loadtest [run | stages | chaos] [options]`: which subcommand, which exit code."""
+"""`python -m loadtest [run | stages | chaos | bench] [options]`: which subcommand, which exit code."""
 
 import signal
 import sys
 from argparse import ArgumentParser
 from typing import Any, NoReturn, Protocol
 
-from . import chaos, run, settings, stages
+from . import bench, chaos, run, settings, stages
 from .exits import Exit, Unusable
 
 
@@ -18,7 +18,7 @@ class Command(Protocol):
     def main(self, values: dict[str, Any], /) -> Exit: ...
 
 
-COMMANDS: dict[str, Command] = {"run": run, "stages": stages, "chaos": chaos}
+COMMANDS: dict[str, Command] = {"run": run, "stages": stages, "chaos": chaos, "bench": bench}
 DEFAULT = "run"
 
 STOPPED = "Stopped. What a running stack has accepted stays accepted: it finishes it without us."

@@ -2,6 +2,7 @@
 
 import html
 import io
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,21 @@ def check() -> None:
 
 def draw(race: Race, out: Path) -> None:
     """stages.png and stages.html in the folder `out`."""
+    publish(lambda: plot(race), out / "stages", "The ladder, raced", [rows(race)], caption(race))
+
+
+def publish(
+    plot: Callable[[], Any], out: Path, title: str, tables: Sequence[Sequence[tuple[str, ...]]], caption: str
+) -> None:
+    """The figure that `plot` makes, as out.png and, with the tables, as out.html."""
     from matplotlib import rc_context  # only here: a load test needs no pictures
 
     with rc_context({"font.size": 12, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none"}):
-        figure = plot(race)
-        figure.savefig(out / "stages.png", dpi=DPI)
+        figure = plot()
+        figure.savefig(out.with_suffix(".png"), dpi=DPI)
         svg = io.StringIO()
         figure.savefig(svg, format="svg", metadata={"Date": None})
-    (out / "stages.html").write_text(page(race, svg.getvalue()), encoding="utf-8")
+    out.with_suffix(".html").write_text(page(title, svg.getvalue(), tables, caption), encoding="utf-8")
 
 
 def plot(race: Race) -> Any:
@@ -97,17 +105,21 @@ def flood(race: Race) -> str:
     return f"{race.rungs[0].flood.requests:,} requests, {race.clients} at once"
 
 
-def page(race: Race, svg: str) -> str:
-    head, *body = rows(race)
+def page(title: str, svg: str, tables: Sequence[Sequence[tuple[str, ...]]], caption: str) -> str:
     return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>The ladder, raced</title><style>{STYLE}</style>
-<h1>The ladder, raced</h1>
+<html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>
+<h1>{title}</h1>
 {svg[svg.index("<svg") :]}
-<table><tr>{cells("th", head)}</tr>
-{"".join(f"<tr>{cells('td', row)}</tr>" for row in body)}</table>
-<p>{html.escape(caption(race))}</p>
+{"".join(map(html_table, tables))}
+<p>{html.escape(caption)}</p>
 </html>
 """
+
+
+def html_table(rows: Sequence[tuple[str, ...]]) -> str:
+    head, *body = rows
+    lines = "".join(f"<tr>{cells('td', row)}</tr>" for row in body)
+    return f"<table><tr>{cells('th', head)}</tr>\n{lines}</table>\n"
 
 
 def cells(tag: str, texts: tuple[str, ...]) -> str:

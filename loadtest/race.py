@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -144,8 +145,13 @@ def row(rung: Rung) -> tuple[str, ...]:
 
 
 def table(race: Race) -> str:
-    """Markdown, aligned so that a terminal shows it well too."""
-    first, *others = (list(column) for column in zip(*rows(race), strict=True))
+    """Markdown."""
+    return aligned(rows(race))
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    """A Markdown table, aligned so that a terminal shows it well too."""
+    first, *others = (list(column) for column in zip(*rows, strict=True))
     columns = [ruled(first, str.ljust, "--"), *(ruled(column, str.rjust, "-:") for column in others)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in zip(*columns, strict=True))
 

@@ -7,6 +7,7 @@
     logs    follow the logs
     setup   only the virtual environment
     key NAME [--scopes …], key --revoke ID   create an API key, which is printed once; revoke one
+    layout  only the folders and nginx's configuration
     backup FILE, restore FILE   copy the backlog, also while it is used; put a copy in its place
 
 Only the standard library: this runs before anything is installed."""
@@ -549,7 +550,13 @@ def give_up() -> NoReturn:
     fail("the stack did not get ready, see above")
 
 
+def layout() -> None:
+    """For whoever starts nginx and what is behind it otherwise."""
+    lay_out(find_nginx() or install_nginx())
+
+
 COMMANDS = {
+    "layout": layout,
     "up": up,
     "deploy": deploy,
     "down": down,

@@ -183,6 +183,7 @@ class Consumer:
 
     async def _expire(self) -> None:
         while await self._backlog.expire() and not self._stopping:
+            self._woken.set()  # a claim that met only such jobs found nothing, whatever stands behind them
             await asyncio.sleep(BETWEEN_BITES)
 
     async def _cancel(self) -> None:

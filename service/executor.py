@@ -8,7 +8,6 @@ one to blame is known, to cancel is to kill, and neighbours share nothing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import multiprocessing
@@ -207,7 +206,7 @@ class Executor:
         self.slots = slots
         self._idle_limit, self._limits = idle, limits
         self._idle: dict[str, list[tuple[float, Slot]]] = {kind: [] for kind in SLOT}
-        self._starting: dict[Claim, Outcome | None] = {}  # why it must not run after all
+        self._starting: dict[Claim, asyncio.Future[Outcome]] = {}  # why it must not run after all
         self._busy: dict[Claim, Slot] = {}
         self._closed_because: Returned | None = None
         self._last_chance = asyncio.Lock()
@@ -225,9 +224,18 @@ class Executor:
         """Run one claimed job to its end; `began` is called when it has its slot. One that has a last chance only
         runs while no other such does: those that were together when a fork server died again and again are told
         apart by it."""
-        self._starting[claim] = None
-        async with self._last_chance if last_chance(claim) else contextlib.nullcontext():
-            return await self._run(claim, function.kind if claim.losses < LOSSES else "process", began)
+        unwanted = self._starting[claim] = asyncio.get_running_loop().create_future()
+        kind = function.kind if claim.losses < LOSSES else "process"
+        if not last_chance(claim):
+            return await self._run(claim, kind, began)
+        turn = asyncio.ensure_future(self._last_chance.acquire())
+        await asyncio.wait((turn, unwanted), return_when=asyncio.FIRST_COMPLETED)
+        if turn.cancel():
+            return self._starting.pop(claim).result()
+        try:
+            return await self._run(claim, kind, began)
+        finally:
+            self._last_chance.release()
 
     async def _run(self, claim: Claim, kind: str, began: Callable[[], None]) -> Outcome:
         try:
@@ -235,15 +243,16 @@ class Executor:
         except Exception as error:  # whatever it is: the job did not run
             log.error("a slot cannot start: %r", error)
             await asyncio.sleep(START_AGAIN)
-            return self._starting[claim] or Returned(f"a slot cannot start: {error!r}")
+            unwanted = self._starting[claim]
+            return unwanted.result() if unwanted.done() else Returned(f"a slot cannot start: {error!r}")
         finally:
-            because = self._starting.pop(claim)
+            unwanted = self._starting.pop(claim)
         if self._closed_because:
             slot.kill(self._closed_because)
             return self._closed_because
-        if because:
+        if unwanted.done():
             self._give_back(kind, slot)
-            return because
+            return unwanted.result()
         self._busy[claim] = slot
         began()
         try:
@@ -282,8 +291,9 @@ class Executor:
 
     def kill(self, claim: Claim, because: Outcome) -> bool:
         """End this attempt, if it runs here, or is about to."""
-        if claim in self._starting:
-            self._starting[claim] = because
+        if unwanted := self._starting.get(claim):
+            if not unwanted.done():
+                unwanted.set_result(because)
             return True
         slot = self._busy.get(claim)
         if slot:

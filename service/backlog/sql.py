@@ -17,6 +17,12 @@ WHEN OLD.finished_at IS NULL AND NEW.finished_at IS NOT NULL BEGIN
 END;
 """
 
+# Few jobs end so; they are listed, and queued again, by state, of all names or of one.
+BADLY_INDEXES = """
+CREATE INDEX jobs_ended_badly ON jobs (state, seq) WHERE state IN ('failed', 'cancelled', 'expired');
+CREATE INDEX jobs_ended_badly_named ON jobs (state, name, seq) WHERE state IN ('failed', 'cancelled', 'expired');
+"""
+
 # What all producers ever counted.
 SAMPLES = "CREATE TABLE samples (sample TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT;"
 
@@ -59,7 +65,7 @@ CREATE INDEX jobs_expiring ON jobs (expires_boot, expires) WHERE expires_boot IS
 CREATE INDEX jobs_running ON jobs (worker) WHERE state = 'running';
 CREATE INDEX jobs_cancelling ON jobs (worker) WHERE cancel = 1;
 CREATE INDEX jobs_ended ON jobs (finished_at) WHERE finished_at IS NOT NULL;
-CREATE INDEX jobs_ended_badly ON jobs (state, seq) WHERE state IN ('failed', 'cancelled', 'expired');
+{BADLY_INDEXES}
 CREATE TABLE workers (worker TEXT PRIMARY KEY, boot TEXT NOT NULL, lease_until REAL NOT NULL) STRICT;
 CREATE TABLE counts (state TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT;  -- of those that are here; and 'removed'
 CREATE TABLE keys (key TEXT PRIMARY KEY, id TEXT NOT NULL, fingerprint BLOB NOT NULL, at REAL NOT NULL) STRICT;
@@ -121,13 +127,14 @@ KEY = "SELECT keys.id, fingerprint, state FROM keys LEFT JOIN jobs ON jobs.id = 
 KEEP_KEY = "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?)"
 PRUNE_KEYS = "DELETE FROM keys WHERE key IN (SELECT key FROM keys WHERE at <= ? ORDER BY at LIMIT ?)"
 
-# One statement under the write lock, so two workers can never take the same job.
+# One statement under the write lock, so two workers can never take the same job. It looks at `look` jobs at most: a
+# hundred thousand that have expired, and that nobody has swept, would hold up every claim, and with it every put.
 CLAIM = """
 UPDATE jobs SET state = 'running', worker = :worker, attempt = attempt + 1, token = token + 1, started_at = :now,
     expires_boot = NULL, expires = NULL
-WHERE seq IN (SELECT seq FROM jobs WHERE state = 'queued' AND due_boot IS NULL
-                  AND (expires_boot IS NULL OR expires > :clock)
-              ORDER BY rank, seq LIMIT :limit)
+WHERE seq IN (SELECT seq FROM (SELECT seq, expires_boot, expires FROM jobs
+                               WHERE state = 'queued' AND due_boot IS NULL ORDER BY rank, seq LIMIT :look)
+              WHERE expires_boot IS NULL OR expires > :clock LIMIT :limit)
 RETURNING id, name, args, timeout, attempts, priority, token, attempt, crashes, losses, rank, seq, run_at
 """
 
@@ -173,13 +180,15 @@ UPDATE jobs SET state = 'queued', token = token + 1, attempt = 0, crashes = 0, l
     run_at = :now, rank = :rank - {AGEING} * priority,
     history = json_insert({KEPT}, '$[#]', {NOT_RUN.format(outcome="'requeued'", state="'queued'")})
 """
-# The state is named twice: only so is the index used that has no other jobs.
-REQUEUE_MANY = f"""{REQUEUE}
+# The state is named twice: only so is an index used that has no other jobs. Of each name, and of one.
+REQUEUE_MANY = {
+    named: f"""{REQUEUE}
 WHERE seq IN (SELECT seq FROM jobs
-              WHERE state IN ('failed', 'cancelled', 'expired') AND state = :state AND finished_at < :before
-                  AND (:name IS NULL OR name = :name)
+              WHERE state IN ('failed', 'cancelled', 'expired') AND state = :state AND finished_at < :before{of_one}
               ORDER BY seq LIMIT :bite)
 """
+    for named, of_one in ((False, ""), (True, " AND name = :name"))
+}
 REQUEUE_ONE = f"{REQUEUE} WHERE id = :id AND state IN ('failed', 'cancelled', 'expired')"
 
 # Retries and delayed jobs whose time has come.
@@ -255,13 +264,17 @@ SELECT seq, id, name, state, priority, attempt, attempts, created_at, run_at, st
            CAST(json_object('type', error ->> 'type', 'message', substr(error ->> 'message', 1, 200)) AS BLOB))
 FROM jobs
 """
-# Few jobs are in these states, and an index has only them.
+# Few jobs are in these states, and an index has only them. By state, and whether of one name only.
 LIST_INDEXED = {
-    state: f"""{LISTED} INDEXED BY {index}
-        WHERE {condition} AND seq < :before AND (:name IS NULL OR name = :name) ORDER BY seq DESC LIMIT :limit"""
+    (state, named): f"""{LISTED} INDEXED BY {index}
+        WHERE {condition} AND seq < :before{" AND name = :name" if named else ""} ORDER BY seq DESC LIMIT :limit"""
+    for named in (False, True)
     for state, index, condition in (
         ("running", "jobs_running", "state = 'running'"),
-        *((bad, "jobs_ended_badly", BADLY.format(bad)) for bad in ("failed", "cancelled", "expired")),
+        *(
+            (bad, "jobs_ended_badly_named" if named else "jobs_ended_badly", BADLY.format(bad))
+            for bad in ("failed", "cancelled", "expired")
+        ),
     )
 }
 # All others are found by looking at the newest, down to a floor.
@@ -318,7 +331,7 @@ CREATE INDEX jobs_ready ON jobs (rank, seq) WHERE state = 'queued' AND due_boot 
 CREATE INDEX jobs_oldest ON jobs (run_at) WHERE state = 'queued' AND due_boot IS NULL;
 CREATE INDEX jobs_expiring ON jobs (expires_boot, expires) WHERE expires_boot IS NOT NULL;
 CREATE INDEX jobs_cancelling ON jobs (worker) WHERE cancel = 1;
-CREATE INDEX jobs_ended_badly ON jobs (state, seq) WHERE state IN ('failed', 'cancelled', 'expired');
+{BADLY_INDEXES}
 {CALLBACKS}
 {TALLY}{SAMPLES}
 """,

@@ -17,6 +17,7 @@ from service.backlog.store import Store
 from service.errors import BacklogFull, StoreError, StoreFull
 from service.job import REQUEUED_FROM, Callback, Claim, Job, Listed, Receipt, Record, Running, Settlement, State
 
+LOOK = 5 * BITE  # jobs that a claim looks at beyond those that it wants
 LATE = 1.0  # seconds for which a worker that was late believes others to be late too: they ask again meanwhile
 
 
@@ -96,7 +97,7 @@ class SqliteBacklog(Store, Backlog):
     def claim(self, limit: int, worker: str) -> list[Claim]:
         now = self._wall()
         with self._own_batch():
-            values = {"worker": worker, "now": now, "clock": self._clock(), "limit": limit}
+            values = {"worker": worker, "now": now, "clock": self._clock(), "limit": limit, "look": limit + LOOK}
             rows: list[Any] = self._db.execute(sql.CLAIM, values).fetchall()
             self._moved(len(rows), State.QUEUED, State.RUNNING)
         rows.sort(key=lambda row: row[10:])  # RETURNING has no order
@@ -216,7 +217,7 @@ class SqliteBacklog(Store, Backlog):
                 return no_room
             room = self._bounds.backlog_max - self._queued()
             values = {"state": state, "name": name, "before": before, "bite": min(BITE, room)}
-            self._db.execute(sql.REQUEUE_MANY, values | self._requeued())
+            self._db.execute(sql.REQUEUE_MANY[name is not None], values | self._requeued())
             requeued = self._db.changes()
             self._moved(requeued, state, State.QUEUED)
         return requeued
@@ -304,7 +305,7 @@ class SqliteBacklog(Store, Backlog):
     def page(self, state: State | None, name: str | None, before: int | None, limit: int) -> Page:
         before = before or sys.maxsize
         values = {"state": state, "name": name, "before": before, "limit": limit}
-        indexed = sql.LIST_INDEXED.get(state or "")
+        indexed = sql.LIST_INDEXED.get((state or "", name is not None))
         floor = 0 if indexed else self._floor(before)
         rows = self._read(indexed or sql.LIST, values if indexed else values | {"floor": floor})
         return Page([_listed(*row) for row in rows], rows[-1][0] if len(rows) == limit else floor or None)

@@ -111,6 +111,7 @@ class Handler(RequestHandler):
         # Taken away, or Tornado would parse the body as a form before prepare() is asked.
         content_type: str = self.request.headers.pop("Content-Type", "")
         self.content_type = media_type(content_type)
+        self.client = ""  # whose API key was shown
 
     def set_default_headers(self) -> None:
         given = self.request.headers.get("X-Request-ID", "")
@@ -143,6 +144,7 @@ class Handler(RequestHandler):
         key = self.server.keys.find(self.request.headers.get("Authorization", ""))
         if key is None:
             raise NoKey("send `Authorization: Bearer id.secret`; what was sent is no key, or not any more")
+        self.client = key.client
         scope = self.scope()
         if scope != ANY and not key.may(scope):
             raise MissingScope(f"the key {key.id} does not have the scope {scope}", scope=scope)

@@ -43,7 +43,7 @@ def job_of(submission: Submission, config: Config, key: str | None = None) -> Jo
 class Intake(Handler):
     async def accept(self, submission: Submission) -> Receipt:
         """Store a job; it is on disk when this returns. Raises Refused, StoreError."""
-        job = job_of(submission, self.server.config, idempotency_key(self.request.headers.get("Idempotency-Key")))
+        job = job_of(submission, self.server.config, self._key())
         receipt = await self.server.backlog.put(job)
         if not receipt.same:
             raise KeyReused("this Idempotency-Key was used for another request: take a new one for each job")
@@ -56,6 +56,11 @@ class Intake(Handler):
         else:
             self.set_header("Idempotency-Replayed", "true")
         return receipt
+
+    def _key(self) -> str | None:
+        """Each client has its own keys: one's order-17 is not another's. Raises Malformed."""
+        key = idempotency_key(self.request.headers.get("Idempotency-Key"))
+        return f"{self.client} {key}" if key and self.client else key
 
     def receipt(self, submission: Submission, receipt: Receipt) -> answers.Receipt:
         """The body of a 202."""

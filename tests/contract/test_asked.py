@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.backlog.base import AGEING, BITE, SCAN, Backlog, Bounds
+from service.backlog.sqlite import LOOK
 from service.errors import BacklogFull
 from service.job import Receipt, State, new_id
 from tests.contract.test_backlog import (
@@ -170,6 +171,17 @@ def test_many_expire_in_bites(tmp_path: Path, clocks: Clocks) -> None:
     clocks.pass_time(2)
     assert [backlog.expire() for _ in range(3)] == [True, True, False]
     assert backlog.counts()[State.EXPIRED] == 2 * BITE
+    backlog.close()
+
+
+def test_a_claim_looks_at_no_more_than_so_many_that_have_expired(tmp_path: Path, clocks: Clocks) -> None:
+    backlog = open_sqlite(tmp_path, clocks)
+    backlog.put([replace(a_job(), expires_in=1.0) for _ in range(LOOK + BITE)])
+    live = put_one(backlog)
+    clocks.pass_time(2)
+    assert backlog.claim(1, "w") == []
+    assert backlog.expire()
+    assert [claim.job.id for claim in backlog.claim(1, "w")] == [live.id]
     backlog.close()
 
 

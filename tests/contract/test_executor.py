@@ -16,7 +16,7 @@ import pytest
 
 from service import registry
 from service.executor import LOSSES, Executor, Limits
-from service.job import Claim, Crashed, Job, Outcome, Raised, Returned, Succeeded, TimedOut, new_id
+from service.job import Cancelled, Claim, Crashed, Job, Outcome, Raised, Returned, Succeeded, TimedOut, new_id
 from service.output import KEPT
 from service.retry import CRASHES
 
@@ -547,6 +547,23 @@ def test_a_job_that_is_killed_while_its_slot_starts_does_not_run(tmp_path: Path)
         assert slots.executor.kill(slots.last, Returned("not wanted any more"))
         assert await running == Returned("not wanted any more")
         assert not (tmp_path / "ran").exists()
+
+    in_slots(test)
+
+
+def test_a_job_that_waits_for_its_last_chance_can_be_cancelled_at_once(tmp_path: Path) -> None:
+    async def test(slots: Slots) -> None:
+        gate = tmp_path / "gate"
+        last = CRASHES - 1
+        first = asyncio.ensure_future(slots.run("waits_for", path=str(gate), crashes=last))
+        await asyncio.sleep(0)
+        second = asyncio.ensure_future(slots.run("echo", value=2, crashes=last))
+        await asyncio.sleep(0)
+        assert slots.executor.kill(slots.last, Cancelled())
+        assert await second == Cancelled()
+        gate.write_text("go on")
+        await first
+        assert result(await slots.run("echo", value=3, crashes=last)) == 3
 
     in_slots(test)
 

@@ -371,12 +371,13 @@ def test_a_foreign_lock_that_ends_soon_is_waited_for(file: Path, open_one: Calla
         (sql.EXPIRE, "jobs_expiring"),
         (sql.CANCELLING, "jobs_cancelling"),
         (sql.CANCEL_RETURNED, "jobs_cancelling"),
-        (sql.REQUEUE_MANY, "jobs_ended_badly"),
+        (sql.REQUEUE_MANY[False], "jobs_ended_badly"),
+        (sql.REQUEUE_MANY[True], "jobs_ended_badly_named"),
         (sql.PRUNE, "jobs_ended"),
         (sql.RUNNING, "jobs_running"),
         *(
-            (query, "jobs_running" if state == "running" else "jobs_ended_badly")
-            for state, query in sql.LIST_INDEXED.items()
+            (query, "jobs_running" if state == "running" else "jobs_ended_badly_named" if named else "jobs_ended_badly")
+            for (state, named), query in sql.LIST_INDEXED.items()
         ),
     ],
     ids=lambda value: value if value.startswith("jobs_") else "",

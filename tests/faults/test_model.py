@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from service.backlog.sqlite import SqliteBacklog
+from service.backlog.sqlite import LATE, SqliteBacklog
 from service.job import Claim, Job, Receipt, Settlement, State
 
 DAY = 86_400.0  # seconds
@@ -46,6 +46,7 @@ class Processes(RuleBasedStateMachine):
         self.live: dict[str, tuple[str, SqliteBacklog]] = {}  # by place: the worker's name and its connection
         self.dead: set[str] = set()  # killed, and not yet found by a sweep
         self.leases: dict[str, float] = {}
+        self.late: dict[str, float] = {}  # by worker: when it renewed a lease that had ended
         self.jobs: dict[str, Stored] = {}  # in order of arrival
         self.claims: list[tuple[str, Claim]] = []
         self.samples: Counter[str] = Counter()
@@ -120,6 +121,8 @@ class Processes(RuleBasedStateMachine):
     @rule(place=places)
     def extend(self, place: str) -> None:
         worker, backlog = self.at(place)
+        if self.leases.get(worker, self.boot) < self.boot:
+            self.late[worker] = self.boot
         assert backlog.extend(worker, LEASE) == (worker in self.leases)
         self.leases[worker] = self.boot + LEASE
 
@@ -162,7 +165,9 @@ class Processes(RuleBasedStateMachine):
         due = [job for job in self.jobs.values() if job.due is not None and job.due <= self.boot]
         for job in due:
             job.due = None
-        expired = {worker for worker, until in self.leases.items() if until < self.boot and worker != sweeper}
+        expired = {worker for worker, until in self.leases.items() if until < self.boot}
+        if sweeper in expired or self.boot < self.late.get(sweeper, -LATE) + LATE:
+            expired.clear()  # who was late itself holds nobody else for dead
         lost = sum(self.give_back(worker) for worker in self.dead | expired)
         self.dead.clear()
         assert backlog.sweep(sweeper) == len(due) + lost
@@ -186,5 +191,5 @@ class Processes(RuleBasedStateMachine):
 
 TestProcesses = Processes.TestCase
 TestProcesses.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=100, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )

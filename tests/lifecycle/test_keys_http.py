@@ -125,6 +125,19 @@ def test_what_is_refused_for_its_key_is_not_stored(running: Server, tokens: dict
     assert jobs() == before + 1
 
 
+def test_an_idempotency_key_is_its_clients_own_whichever_of_its_two_keys_it_shows(running: Server, file: Path) -> None:
+    first, second, other = (keyfile.create(file, name, "submit") for name in ("buyer", "buyer", "seller"))
+    wait_until(lambda: ask(running, "POST", "/jobs", other, json=JOB).status_code == 202, "the keys are known", 5)
+
+    def put(token: str, body: dict[str, Any]) -> requests.Response:
+        return ask(running, "POST", "/jobs", token, json=body, headers={"Idempotency-Key": "order-17"})
+
+    ids = [put(token, JOB).json()["id"] for token in (first, second, other)]
+    assert ids[0] == ids[1] != ids[2]
+    assert put(other, JOB | {"delay": 1}).status_code == 422
+    assert put(first, JOB).json()["id"] == ids[0]
+
+
 def everywhere(it: Server, token: str) -> set[int]:
     """The status that a key gets, on connections to all of the producers."""
     return {ask(it, "GET", "/stats", token).status_code for _ in range(12)}
