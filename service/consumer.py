@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any
 
 import msgspec
 
@@ -18,6 +19,8 @@ from service.executor import Executor
 from service.job import Cancelled, Claim, Outcome, Returned
 from service.metrics import Metrics
 from service.motion import Motion
+from service.pace import Pace, pack, spread
+from service.retry import needs_process
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +51,10 @@ class Consumer:
         self._woken = asyncio.Event()
         self._stopping = False
         self._waking_others = False
-        self._in_slots = 0  # claims whose outcome is still awaited
-        self._running: dict[Claim, asyncio.Task[None]] = {}  # by claim: after a hang the same job may be here twice
+        self._pace = Pace()
+        self._taken = 0  # slots
+        self._held: set[Claim] = set()  # until it is settled; after a hang the same job may be here twice
+        self._tasks: set[asyncio.Task[None]] = set()  # what runs, and what is settled
         self._loops: list[asyncio.Task[None]] = []
 
     async def start(self) -> bool:
@@ -90,7 +95,7 @@ class Consumer:
     @property
     def free(self) -> int:
         """Slots that have nothing to do."""
-        return self._executor.slots - self._in_slots
+        return self._executor.slots - self._taken
 
     @property
     def stalled(self) -> bool:
@@ -111,12 +116,26 @@ class Consumer:
     async def _claim(self) -> None:
         self._woken.clear()
         free = self.free
-        claims = await self._backlog.claim(free, self.worker) if free > 0 else []
-        self._in_slots += len(claims)
-        for claim in claims:
-            self._running[claim] = asyncio.create_task(self._run(claim))
-        if len(claims) < free or not free:
+        claims = await self._backlog.claim(free, self.worker, self._pace.packs()) if free > 0 else []
+        courses = self._courses(claims, free)
+        for course in courses:
+            self._taken += 1
+            self._held.update(course)
+            self._do(self._run(course))
+        if len(courses) < free or not free:
             await self._wait()
+
+    def _courses(self, claims: Sequence[Claim], free: int) -> list[Sequence[Claim]]:
+        """What runs in one slot together."""
+        if not claims:
+            return []
+        packs = [pack(claim.job.name, claim.crashes, claim.losses, self._pace.packs()) for claim in claims]
+        return [claims[part] for part in spread(packs, free)]
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _wait(self) -> None:
         try:
@@ -125,16 +144,39 @@ class Consumer:
         except TimeoutError:
             pass
 
-    async def _run(self, claim: Claim) -> None:
+    async def _run(self, claims: Sequence[Claim]) -> None:
         try:
-            try:
-                log.info("scheduling %s", claim.job.label)
-                outcome, backoff = await self._outcome(claim)
-                self._motion.ended(claim, retry.describe(outcome)[0])
-            finally:
-                self._in_slots -= 1
-                self._woken.set()
-            settlement = retry.settle(claim, outcome, self.worker, backoff, time.time())
+            known = [claim for claim in claims if self._is_known(claim)]
+            if known:
+                kind = "process" if needs_process(known[0]) else registry.find(known[0].job.name).kind
+                await self._executor.run(known, kind, self)
+        finally:
+            self._taken -= 1
+            self._woken.set()
+
+    def _is_known(self, claim: Claim) -> bool:
+        log.info("scheduling %s", claim.job.label)
+        try:
+            registry.find(claim.job.name)
+        except UnknownJob as error:  # accepted by a producer that knows it: another release, other settings
+            self._motion.passed()
+            self.ended(claim, Returned(str(error), delay=UNKNOWN_AGAIN))
+            return False
+        self._motion.waits(claim)
+        return True
+
+    def began(self, claim: Claim) -> None:
+        self._motion.began(claim)
+
+    def ended(self, claim: Claim, outcome: Outcome) -> None:
+        if not isinstance(outcome, (Returned, Cancelled)):
+            self._pace.ran(claim.job.name, outcome.seconds)
+        self._motion.ended(claim, outcome)
+        self._do(self._settle(claim, outcome))
+
+    async def _settle(self, claim: Claim, outcome: Outcome) -> None:
+        try:
+            settlement = retry.settle(claim, outcome, self.worker, backoff(claim), time.time())
             while True:
                 try:
                     settled = await self._backlog.settle(settlement)
@@ -147,16 +189,7 @@ class Consumer:
             self._report(claim, outcome, settled)
         finally:
             self._motion.settled(claim)
-            del self._running[claim]
-
-    async def _outcome(self, claim: Claim) -> tuple[Outcome, float]:
-        try:
-            function = registry.find(claim.job.name)
-        except UnknownJob as error:  # accepted by a producer that knows it: another release, other settings
-            self._motion.passed()
-            return Returned(str(error), delay=UNKNOWN_AGAIN), 0.0
-        self._motion.waits(claim)
-        return await self._executor.run(claim, function, partial(self._motion.began, claim)), function.backoff
+            self._held.discard(claim)
 
     def _report(self, claim: Claim, outcome: Outcome, settled: bool) -> None:
         word, reason = retry.describe(outcome)
@@ -188,7 +221,7 @@ class Consumer:
 
     async def _cancel(self) -> None:
         asked = set(await self._backlog.cancelling(self.worker))
-        for claim in list(self._running):
+        for claim in list(self._held):
             if (claim.job.id, claim.token) in asked:
                 self._executor.kill(claim, Cancelled())
 
@@ -205,7 +238,7 @@ class Consumer:
     async def _extend(self) -> None:
         if not await self._backlog.extend(self.worker, self._lease):
             log.warning("this producer hung for more than its lease: its jobs were given to others")
-            for claim in list(self._running):
+            for claim in list(self._held):
                 self._executor.kill(claim, Returned("the lease was lost"))
 
     async def stop(self, drain: float) -> None:
@@ -214,11 +247,24 @@ class Consumer:
         self._stopping = True
         self._woken.set()
         await asyncio.wait((claiming,))  # not cancelled: the jobs of a claim under way would wait for our lease to end
-        if self._running:
-            await asyncio.wait(self._running.values(), timeout=drain)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(drain):
+                await self._quiet()
         self._executor.close("the producer stops")
-        if self._running:
-            await asyncio.wait(self._running.values())
+        await self._quiet()
         for loop in others:
             loop.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+
+    async def _quiet(self) -> None:
+        """Nothing runs, and all is settled."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+def backoff(claim: Claim) -> float:
+    """Of its function, in seconds; of one that is not known here nothing is retried."""
+    try:
+        return registry.find(claim.job.name).backoff
+    except UnknownJob:
+        return 0.0

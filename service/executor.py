@@ -1,40 +1,24 @@
-"""Slots: an outcome comes out, never an exception.
-
-A slot is a ProcessPoolExecutor with one worker and one job in flight. In a pool of many, one worker that dies
-breaks every future of the pool, nothing has a time limit, and nothing that runs can be cancelled; in a slot the
-one to blame is known, to cancel is to kill, and neighbours share nothing.
-"""
+"""Slots, as many as there may be: started on demand, kept, ended when they are idle."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import multiprocessing
-import os
-import select
 import signal
 import threading
-from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import forkserver, resource_tracker
 
-from service import linux, runner
-from service.job import Claim, Crashed, Outcome, Returned, TimedOut
-from service.output import Output
-from service.registry import Function
+from service.course import Told
+from service.job import Claim, Outcome, Returned
 from service.retry import last_chance
-from service.slotprocess import SlotContext
+from service.slots import SLOT, Limits, Slot
 
 log = logging.getLogger(__name__)
 
-START_TIMEOUT = 30.0  # seconds; a module that hangs when it is imported must not hold up every other slot for ever
 START_AGAIN = 1.0  # seconds; a job that goes straight back would be claimed again at once, in a tight loop
-LOSSES = 3  # a job that was there when so many producers died gets a process of its own, to die in alone
-UNKNOWN = 255  # also what multiprocessing says when the fork server, which reads the code, is gone
-UNKNOWN_PATIENCE = 0.2  # seconds
-DEATH_TIMEOUT = 1.0  # seconds a killed process may take to be gone, as promised
 
 # What every slot needs, imported once in the fork server: a slot then starts in a fifth of the time.
 PRELOAD = [
@@ -44,150 +28,6 @@ PRELOAD = [
     "concurrent.futures.process",
     "multiprocessing.queues",
 ]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What every slot is given: the module of jobs, and how many bytes a process and a result may take."""
-
-    jobs: str
-    memory: int
-    result_max: int
-
-
-class ProcessSlot:
-    """One process that runs one job at a time. Start, run, run, …, kill."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._result_max = limits.result_max
-        self._context = SlotContext()
-        self._output = Output()
-        self._pool = ProcessPoolExecutor(
-            max_workers=1,
-            mp_context=self._context,
-            initializer=runner.initialise,
-            initargs=(limits.jobs, limits.memory, self._output.writer),
-        )
-        self.alive = True
-        self._pidfd = 0  # until it has started, and after it has ended
-        self._killed_because: Outcome | None = None
-
-    def start(self) -> None:
-        """Blocks until the process is there. Raises BrokenExecutor or TimeoutError when it cannot start."""
-        try:
-            self._pid, self._fork_server = self._pool.submit(runner.family).result(START_TIMEOUT)
-        except Exception:
-            self._give_up()
-            raise
-        self._output.writer.close()  # so that the reader sees the end of the process
-        self._pidfd = os.pidfd_open(self._pid)  # readable from the moment of death, before anybody has reaped it
-        self._death = select.poll()
-        self._death.register(self._pidfd, select.POLLIN)
-
-    def _give_up(self) -> None:
-        self.alive = False
-        log.error("a slot does not start: %s", json.dumps(self._output.text()))
-        process = getattr(self._context, "process", None)
-        if process and process.pid:
-            linux.kill_tree(process.pid)
-        self._pool.shutdown(wait=False)
-        self._output.close()
-
-    def died(self) -> bool:
-        """Also while it was idle: what an earlier job left in it may have ended it."""
-        return bool(self._death.poll(0))
-
-    async def run(self, claim: Claim, timeout: float) -> Outcome:
-        job = claim.job
-        with self._output.followed():  # from before the job begins
-            try:
-                work = self._pool.submit(runner.run, job.name, job.args, claim.attempt, self._result_max)
-            except BrokenExecutor:
-                self.kill(Returned("the slot is gone"))
-                return Returned("the slot had died before")
-            outcome = await self._outcome(asyncio.wrap_future(work), timeout)
-            return replace(outcome, output=self._output.text())
-
-    async def _outcome(self, future: asyncio.Future[runner.Reply], timeout: float) -> Outcome:
-        try:
-            await asyncio.wait((future,), timeout=timeout)
-            if not future.done():
-                self.kill(TimedOut(timeout))
-            return runner.outcome(await asyncio.wait_for(future, DEATH_TIMEOUT if not self.alive else None))
-        except (BrokenExecutor, TimeoutError):
-            return self._post_mortem()
-
-    def kill(self, because: Outcome) -> None:
-        """End the process and everything it started; the job in it comes to `because`."""
-        self.alive = False
-        self._killed_because = self._killed_because or because
-        if self._pidfd:
-            linux.kill_tree(self._pid)
-            os.close(self._pidfd)
-            self._pidfd = 0
-        self._pool.shutdown(wait=False)
-        self._output.close()
-
-    def _post_mortem(self) -> Outcome:
-        killed_because = self._killed_because
-        self.kill(Returned("the slot is gone"))  # what the job started may still be there
-        if killed_because:
-            return killed_because
-        self._context.process.join(DEATH_TIMEOUT)
-        exitcode = self._context.process.exitcode
-        # It closes its files, of which we hear at once, a moment before it has ended.
-        if linux.ends(self._fork_server, UNKNOWN_PATIENCE if exitcode == UNKNOWN else 0.0):
-            return Crashed("the fork server died, and every slot of this producer with it", alone=False)
-        return Crashed(death(exitcode))
-
-
-def death(exitcode: int | None) -> str:
-    """Why a process died, in words. `exitcode` as multiprocessing has it: negative for a signal."""
-    if exitcode is None:
-        return "the slot's process died, or closed its end of the pool; nobody knows how"
-    if exitcode >= 0:
-        return f"the slot's process exited with code {exitcode}"
-    name = signal.Signals(-exitcode).name if -exitcode in signal.valid_signals() else f"signal {-exitcode}"
-    hint = " (probably out of memory, or killed by hand)" if exitcode == -signal.SIGKILL else ""
-    return f"the slot's process was killed by {name}{hint}"
-
-
-class ThreadSlot:
-    """One thread that runs one job at a time. It cannot be killed, only left to itself."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._result_max = limits.result_max
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="slot")
-        self._ended: asyncio.Future[Outcome] | None = None
-        self.alive = True
-
-    def start(self) -> None:
-        """Nothing to wait for."""
-
-    def died(self) -> bool:
-        return False
-
-    async def run(self, claim: Claim, timeout: float) -> Outcome:
-        job = claim.job
-        self._ended = asyncio.get_running_loop().create_future()
-        work = asyncio.wrap_future(self._pool.submit(runner.run, job.name, job.args, claim.attempt, self._result_max))
-        await asyncio.wait((work, self._ended), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            # These are the process's, the producer's that is: they say nothing of this job.
-            return replace(runner.outcome(work.result()), cpu_seconds=None, max_rss=None)
-        self.kill(TimedOut(timeout))
-        return self._ended.result()
-
-    def kill(self, because: Outcome) -> None:
-        """Stop waiting for the job, which then comes to `because`; the thread goes on until its call ends."""
-        self.alive = False
-        if self._ended and not self._ended.done():
-            self._ended.set_result(because)
-        self._pool.shutdown(wait=False)
-
-
-Slot = ProcessSlot | ThreadSlot
-SLOT: dict[str, type[ProcessSlot] | type[ThreadSlot]] = {"process": ProcessSlot, "thread": ThreadSlot}
 
 
 def start_fork_server() -> None:
@@ -220,46 +60,55 @@ class Executor:
         multiprocessing.set_forkserver_preload([*PRELOAD, self._limits.jobs])
         start_fork_server()
 
-    async def run(self, claim: Claim, function: Function, began: Callable[[], None] = lambda: None) -> Outcome:
-        """Run one claimed job to its end; `began` is called when it has its slot. One that has a last chance only
-        runs while no other such does: those that were together when a fork server died again and again are told
-        apart by it."""
-        unwanted = self._starting[claim] = asyncio.get_running_loop().create_future()
-        kind = function.kind if claim.losses < LOSSES else "process"
-        if not last_chance(claim):
-            return await self._run(claim, kind, began)
+    async def run(self, claims: Sequence[Claim], kind: str, told: Told) -> None:
+        """Run claimed jobs to their ends, one after the other in one slot; `told` hears of each, exactly once of its
+        end. One that has a last chance comes alone, and only runs while no other such does: those that were together
+        when a fork server died again and again are told apart by it."""
+        for claim in claims:
+            self._starting[claim] = asyncio.get_running_loop().create_future()
+        if last_chance(claims[0]):
+            await self._run_alone(claims[0], kind, told)
+        else:
+            await self._run(claims, kind, told)
+
+    async def _run_alone(self, claim: Claim, kind: str, told: Told) -> None:
         turn = asyncio.ensure_future(self._last_chance.acquire())
-        await asyncio.wait((turn, unwanted), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((turn, self._starting[claim]), return_when=asyncio.FIRST_COMPLETED)
         if turn.cancel():
-            return self._starting.pop(claim).result()
+            return told.ended(claim, self._starting.pop(claim).result())
         try:
-            return await self._run(claim, kind, began)
+            await self._run([claim], kind, told)
         finally:
             self._last_chance.release()
 
-    async def _run(self, claim: Claim, kind: str, began: Callable[[], None]) -> Outcome:
+    async def _run(self, claims: Sequence[Claim], kind: str, told: Told) -> None:
+        slot, trouble = await self._try_to_take(kind)
+        wanted: list[Claim] = []
+        for claim in claims:
+            unwanted = self._starting.pop(claim)
+            because = self._closed_because or (unwanted.result() if unwanted.done() else trouble)
+            if because:
+                told.ended(claim, because)
+            else:
+                wanted.append(claim)
+        if slot is None:
+            return
+        if self._closed_because:
+            return slot.kill(self._closed_because)
+        if wanted:
+            self._busy |= dict.fromkeys(wanted, slot)
+            await slot.run(wanted, told)
+            for claim in wanted:
+                del self._busy[claim]
+        self._give_back(kind, slot)
+
+    async def _try_to_take(self, kind: str) -> tuple[Slot | None, Returned | None]:
         try:
-            slot = await self._take(kind)
-        except Exception as error:  # whatever it is: the job did not run
+            return await self._take(kind), None
+        except Exception as error:  # whatever it is: the jobs did not run
             log.error("a slot cannot start: %r", error)
             await asyncio.sleep(START_AGAIN)
-            unwanted = self._starting[claim]
-            return unwanted.result() if unwanted.done() else Returned(f"a slot cannot start: {error!r}")
-        finally:
-            unwanted = self._starting.pop(claim)
-        if self._closed_because:
-            slot.kill(self._closed_because)
-            return self._closed_because
-        if unwanted.done():
-            self._give_back(kind, slot)
-            return unwanted.result()
-        self._busy[claim] = slot
-        began()
-        try:
-            return await slot.run(claim, claim.job.timeout)
-        finally:
-            del self._busy[claim]
-            self._give_back(kind, slot)
+            return None, Returned(f"a slot cannot start: {error!r}")
 
     async def _take(self, kind: str) -> Slot:
         while self._idle[kind]:
@@ -297,12 +146,12 @@ class Executor:
             return True
         slot = self._busy.get(claim)
         if slot:
-            slot.kill(because)
+            slot.drop(claim, because)
         return slot is not None
 
     def close(self, because: str) -> None:
         """Kill every slot; the jobs in them come to Returned."""
         self._closed_because = Returned(because)
-        for slot in [*self._busy.values(), *(slot for idle in self._idle.values() for _, slot in idle)]:
+        for slot in [*set(self._busy.values()), *(slot for idle in self._idle.values() for _, slot in idle)]:
             slot.kill(Returned(because))
         self._starter.shutdown(wait=False)

@@ -157,9 +157,10 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What all of them have: the last that the attempt has printed."""
+    """What all of them have: the last that the attempt has printed, and how long it ran, where its process has told."""
 
     output: str = field(default="", kw_only=True)
+    seconds: float | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from service.job import Claim
+from service.job import Claim, Outcome
 from service.metrics import Metrics
-from service.retry import last_chance
+from service.retry import describe, last_chance
 
 STALLED = 15.0  # seconds; a slot starts in 15 ms, with a heavy module in a few seconds
 
@@ -32,12 +32,13 @@ class Motion:
         self._moved = self._running[claim] = self._clock()
         self._metrics.started(claim.job.name, claim.waited + self._moved - self._waiting.pop(claim))
 
-    def ended(self, claim: Claim, outcome: str) -> None:
+    def ended(self, claim: Claim, outcome: Outcome) -> None:
         """Nothing moved where it never began: its slot could not start."""
         began = self._running.pop(claim, None)
         if began is not None:
             self._moved = self._clock()
-            self._metrics.ended(claim.job.name, outcome, self._moved - began)
+            seconds = self._moved - began if outcome.seconds is None else outcome.seconds
+            self._metrics.ended(claim.job.name, describe(outcome)[0], seconds)
 
     def settled(self, claim: Claim) -> None:
         """Until now it waits also when it has come back: what cannot start is queued, claimed, and queued again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Pipe
@@ -14,34 +15,34 @@ DRAIN = 16  # chunks; something that a job has left behind may print for ever
 
 
 class Output:
-    """A pipe. Who fills it faster than it is read waits, so a job that prints without end costs no memory."""
+    """A pipe. Who fills it faster than it is read waits, so a job that prints without end costs no memory.
+
+    After each job its process writes a mark there that nobody guesses: what was written before it is that job's."""
 
     def __init__(self) -> None:
+        self.mark = b"\0" + os.urandom(16) + b"\0"
+        self._ended: deque[bytes] = deque()  # of jobs whose mark has come
         self._reader, self.writer = Pipe(duplex=False)  # `writer` goes to the slot's process
         os.set_blocking(self._reader.fileno(), False)
         self._tail = b""
-        self._followed = self._closing = False
 
     @contextmanager
     def followed(self) -> Iterator[None]:
-        """What comes during this block is this attempt's. In the event loop."""
+        """What comes during this block is of the jobs that run in it. In the event loop."""
         loop, fd = asyncio.get_running_loop(), self._reader.fileno()
 
         def readable() -> None:
             if self._read() == b"":  # all who could write have ended
                 loop.remove_reader(fd)
 
-        self.text()
+        self._drain()
         self._tail = b""
-        self._followed = True
+        self._ended.clear()
         loop.add_reader(fd, readable)
         try:
             yield
         finally:
             loop.remove_reader(fd)
-            self._followed = False
-            if self._closing:
-                self.close()
 
     def _read(self) -> bytes | None:
         """None: nothing is there yet."""
@@ -49,19 +50,31 @@ class Output:
             chunk = os.read(self._reader.fileno(), CHUNK)
         except BlockingIOError:
             return None
-        self._tail = (self._tail + chunk)[-KEPT:]
+        *ended, rest = (self._tail + chunk).split(self.mark)
+        self._ended.extend(text[-KEPT:] for text in ended)
+        self._tail = rest[-KEPT:]  # with the beginning of a mark, if there is one
         return chunk
 
-    def text(self) -> str:
-        """The last lines so far."""
+    def _drain(self) -> None:
         for _ in range(DRAIN):
             if not self._read():
                 break
-        return self._tail.decode("utf-8", "replace")
+
+    def of_one(self) -> str:
+        """The last lines of a job that has ended: the next one whose mark was written."""
+        if not self._ended:
+            self._drain()
+        return shown(self._ended.popleft()) if self._ended else self.rest()
+
+    def rest(self) -> str:
+        """The last lines of a job that came to no mark."""
+        self._drain()
+        return shown(self._ended.popleft() if self._ended else self._tail)
 
     def close(self) -> None:
-        """At once, or when nobody follows any more."""
-        self._closing = True
-        if not self._followed:
-            self._reader.close()
-            self.writer.close()
+        self._reader.close()
+        self.writer.close()
+
+
+def shown(text: bytes) -> str:
+    return text.decode("utf-8", "replace")

@@ -34,13 +34,14 @@ from service.callbacks import Callbacks
 from service.config import Config
 from service.consumer import Consumer
 from service.errors import ConfigError, StoreBusy, StoreFull
-from service.executor import Executor, Limits
+from service.executor import Executor
 from service.front import Front
 from service.handlers import Server, application
 from service.job import new_id
 from service.keys import Keys
 from service.metrics import Metrics
 from service.publisher import Publisher
+from service.slots import Limits
 from service.watch import Watch
 
 log = logging.getLogger(__name__)

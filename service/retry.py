@@ -22,6 +22,7 @@ from service.job import (
 )
 
 CRASHES = 3  # a job that kills its slot this often is failed, however many attempts are left
+LOSSES = 3  # a job that was there when so many producers died gets a process of its own, to die in alone
 BACKOFF_MAX = 3600.0  # seconds; beyond an hour a longer wait tells nobody anything
 
 
@@ -67,6 +68,11 @@ def settle(
 def last_chance(claim: Claim) -> bool:
     """Whether one more crash is its end."""
     return claim.crashes >= CRASHES - 1
+
+
+def needs_process(claim: Claim) -> bool:
+    """Also where its function asks for a thread."""
+    return claim.losses >= LOSSES
 
 
 def wait(attempt: int, backoff: float, dice: Callable[[], float]) -> float:

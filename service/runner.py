@@ -15,23 +15,42 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
-from service import linux, registry
+from service import linux, registry, replies
 from service.job import Raised, Succeeded
+from service.replies import Reply
 
 TRACEBACK_MAX = 16_000  # characters; the end of it says what happened
 NAME_MAX = 200  # characters
 MESSAGE_MAX = 4_000  # characters
 
-Reply = tuple[bool, tuple[str, ...] | bytes, float, int]
+NICE = 10  # so that what computes here does not slow the intake; the smallest share of a busy core is a tenth
 
 
-def initialise(jobs: str, memory: int, output: Connection) -> None:
+class Slot(NamedTuple):
+    """The slot's process's ends of its pipes."""
+
+    replies: Connection
+    recalled: Connection
+    output: int
+    mark: bytes
+
+
+_slot: Slot
+
+
+def initialise(
+    jobs: str, memory: int, output: Connection, mark: bytes, replies: Connection, recalled: Connection
+) -> None:
     """Once per slot, before its first job. `memory` is bytes, 0 for no limit."""
+    global _slot
+    _slot = Slot(replies, recalled, os.dup(output.fileno()), mark)
+    os.nice(NICE)
     sys.stdout, sys.stderr = (_redirect(standard, output) for standard in (1, 2))
     output.close()
     faulthandler.enable()  # a segmentation fault says where
@@ -72,23 +91,32 @@ def _die_with_producer() -> None:
     linux.kill_tree(os.getpid())
 
 
+def run_all(jobs: Sequence[tuple[str, bytes, int]], result_max: int) -> int:
+    """Run jobs (name, arguments, attempt) one after the other, and reply after each. How many have run: not all, where
+    the rest was recalled."""
+    for number, (name, args, attempt) in enumerate(jobs):
+        if number and _slot.recalled.poll():
+            _slot.recalled.recv_bytes()
+            return number
+        reply = replies.encode(run(name, args, attempt, result_max))
+        with suppress(OSError):  # whatever the job has closed
+            os.write(_slot.output, _slot.mark)
+        _slot.replies.send_bytes(reply)
+    return len(jobs)
+
+
 def run(name: str, args: bytes, attempt: int, result_max: int) -> Reply:
-    """(True, result as JSON) or (False, (type, message, traceback)), and what it took: CPU seconds, and the most memory
-    that this process has had so far, in bytes."""
-    started = time.process_time()
+    result, error = None, None
+    began, used = time.monotonic(), time.process_time()
     try:
         result = encode(registry.call(name, json.loads(args), attempt), result_max)
-        return True, result, *taken(started)
-    except BaseException as error:  # SystemExit and KeyboardInterrupt too: a job can only hurt itself
-        return False, describe(error), *taken(started)
-    finally:
-        with suppress(Exception):  # whatever the job has put in their place
-            sys.stdout.flush()
-            sys.stderr.flush()
-
-
-def taken(started: float) -> tuple[float, int]:
-    return time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    except BaseException as raised:  # SystemExit and KeyboardInterrupt too: a job can only hurt itself
+        error = describe(raised)
+    with suppress(Exception):  # whatever the job has put in their place
+        sys.stdout.flush()
+        sys.stderr.flush()
+    max_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Reply(result, error, time.monotonic() - began, time.process_time() - used, max_rss)
 
 
 def encode(result: Any, result_max: int) -> bytes:
@@ -108,7 +136,7 @@ def describe(error: BaseException) -> tuple[str, str, str]:
         message = "no more memory: see SLOT_MEMORY"
     ours = error.__traceback__.tb_next if error.__traceback__ else None
     lines = "".join(traceback.format_exception(type(error), error, ours.tb_next if ours else None))
-    return type(error).__name__[:NAME_MAX], _clean(message[:MESSAGE_MAX]), _clean(lines[-TRACEBACK_MAX:])
+    return _clean(type(error).__name__[:NAME_MAX]), _clean(message[:MESSAGE_MAX]), _clean(lines[-TRACEBACK_MAX:])
 
 
 def _clean(text: str) -> str:
@@ -118,9 +146,6 @@ def _clean(text: str) -> str:
 
 def outcome(reply: Reply) -> Succeeded | Raised:
     """The reply, as the producer sees it."""
-    succeeded, payload, cpu_seconds, max_rss = reply
-    if succeeded:
-        assert isinstance(payload, bytes)
-        return Succeeded(payload, cpu_seconds, max_rss)
-    kind, message, lines = payload
-    return Raised(str(kind), str(message), str(lines), cpu_seconds, max_rss)
+    if reply.error is None:
+        return Succeeded(reply.result or b"null", reply.cpu_seconds, reply.max_rss, seconds=reply.seconds)
+    return Raised(*reply.error, reply.cpu_seconds, reply.max_rss, seconds=reply.seconds)

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from service.backlog.base import Backlog, Page
+from service.backlog.base import NO_PACKS, Backlog, Page
 from service.errors import BacklogFull, StoreBroken, StoreBusy, StoreCorrupt, StoreError, StoreFull
 from service.job import Callback, Claim, Job, Receipt, Record, Running, Settlement, State
 
@@ -82,8 +82,8 @@ class AsyncBacklog:
         answer: bool = await self._write("settle", settlement)
         return answer
 
-    async def claim(self, limit: int, worker: str) -> list[Claim]:
-        answer: list[Claim] = await self._write("claim", (limit, worker))
+    async def claim(self, slots: int, worker: str, packs: Mapping[str, int] = NO_PACKS) -> list[Claim]:
+        answer: list[Claim] = await self._write("claim", (slots, worker, packs))
         return answer
 
     async def extend(self, worker: str, lease: float) -> bool:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from service.errors import StoreError
@@ -26,6 +27,9 @@ BITE = (
     200  # jobs removed, expired or queued again in one commit; a few milliseconds, so that intake never waits for more
 )
 SCAN = 10_000  # jobs looked at for one page of a list
+
+
+NO_PACKS: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,10 @@ class Backlog(Protocol):
     def refusal(self) -> StoreError | None:
         """Why a new job would not be stored now: BacklogFull, StoreFull, or None where it would."""
 
-    def claim(self, limit: int, worker: str) -> list[Claim]:
-        """queued → running for up to `limit` jobs that are due: highest priority first, then oldest, as AGEING mixes
-        the two; each with a new fencing token. Two workers never get the same job."""
+    def claim(self, slots: int, worker: str, packs: Mapping[str, int] = NO_PACKS) -> list[Claim]:
+        """queued → running for as many jobs that are due as so many slots take, one each, or of a function in `packs`
+        so many together: highest priority first, then oldest, as AGEING mixes the two; each with a new fencing token.
+        Two workers never get the same job."""
 
     def extend(self, worker: str, lease: float) -> bool:
         """This worker lives, and keeps what it holds for another `lease` seconds.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from service import linux
-from service.backlog.base import AGEING, KEY_KEPT, UNBOUNDED, Backlog, Bounds, Page
+from service.backlog.base import AGEING, KEY_KEPT, NO_PACKS, UNBOUNDED, Backlog, Bounds, Page
 from service.errors import BacklogFull, StoreError
 from service.job import (
     HISTORY_MAX,
@@ -29,6 +29,7 @@ from service.job import (
     State,
     stamp,
 )
+from service.pace import fitting, pack
 
 LATE = 1.0  # seconds, see sqlite
 
@@ -161,10 +162,11 @@ class MemoryBacklog(Backlog):
     def refusal(self) -> StoreError | None:
         return self._full() if self.counts()[State.QUEUED] >= self._bounds.backlog_max else None
 
-    def claim(self, limit: int, worker: str) -> list[Claim]:
+    def claim(self, slots: int, worker: str, packs: Mapping[str, int] = NO_PACKS) -> list[Claim]:
         ready = [row for row in self._ready() if row.expires is None or row.expires > self._clock()]
         ready.sort(key=lambda row: (row.rank, row.seq))
-        return [self._claim(row, worker) for row in ready[:limit]]
+        taken = fitting([pack(row.job.name, row.crashes, row.losses, packs) for row in ready], slots)
+        return [self._claim(row, worker) for row in ready[:taken]]
 
     def _ready(self) -> list[Row]:
         return [row for row in list(self._rows.values()) if row.state == State.QUEUED and row.due is None]

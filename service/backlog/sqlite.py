@@ -9,16 +9,22 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from service.backlog import sql
-from service.backlog.base import AGEING, BITE, COUNTED, KEY_KEPT, SCAN, Backlog, Page
+from service.backlog.base import AGEING, BITE, COUNTED, KEY_KEPT, NO_PACKS, SCAN, Backlog, Page
 from service.backlog.store import Store
 from service.errors import BacklogFull, StoreError, StoreFull
 from service.job import REQUEUED_FROM, Callback, Claim, Job, Listed, Receipt, Record, Running, Settlement, State
+from service.pace import fitting, pack
 
 LOOK = 5 * BITE  # jobs that a claim looks at beyond those that it wants
 LATE = 1.0  # seconds for which a worker that was late believes others to be late too: they ask again meanwhile
+
+
+class Stale(Exception):
+    """One of these settlements is somebody else's."""
 
 
 class SqliteBacklog(Store, Backlog):
@@ -28,16 +34,47 @@ class SqliteBacklog(Store, Backlog):
     def put(self, jobs: Sequence[Job]) -> list[Receipt | StoreError]:
         with self._own_batch():
             refusal = self._refusal()
-            queued = self._queued()
             receipts: list[Receipt | StoreError] = []
-            for job in jobs:
-                receipt = self._known(job)
-                if receipt is None and not refusal and queued < self._bounds.backlog_max:
-                    receipt = self._put(job, queued)
-                    queued += receipt.new
-                receipts.append(receipt or refusal or self._full())
-            self._moved(sum(isinstance(receipt, Receipt) and receipt.new for receipt in receipts), None, State.QUEUED)
+            for alone, group in groupby(jobs, _is_put_alone):
+                for part in ([job] for job in group) if alone else [list(group)]:
+                    known = self._known(part[0])
+                    receipts += [known] if known else self._put(part, refusal)
             return receipts
+
+    def _put(self, jobs: list[Job], refusal: StoreError | None) -> list[Receipt | StoreError]:
+        queued = self._queued()
+        taken = [] if refusal else jobs[: max(self._bounds.backlog_max - queued, 0)]
+        ahead = self._ahead(taken[0], queued) if taken else 0
+        here = self._insert(taken)
+        receipts: list[Receipt | StoreError] = []
+        for job in taken:
+            new = job.id not in here
+            here.add(job.id)
+            ahead += new
+            receipts.append(Receipt(job.id, new, position=ahead if new and not job.delay else None))
+        return receipts + [refusal or self._full()] * (len(jobs) - len(taken))
+
+    def _insert(self, jobs: Sequence[Job]) -> set[str]:
+        """Those that were here already, by id."""
+        new = 0
+        for part in sql.groups(len(jobs)):
+            values = [value for job in jobs[part] for value in self._row(job)]
+            self._db.execute(sql.put(len(jobs[part])), values)
+            new += self._db.changes()
+        for job in jobs:
+            if job.key is not None:
+                self._db.execute(sql.KEEP_KEY, (job.key, job.id, job.fingerprint, self._wall()))
+        self._moved(new, None, State.QUEUED)
+        if new == len(jobs):
+            return set()
+        before = self._db.execute(sql.NEWEST).get - new
+        return {id for (id,) in self._db.execute(sql.HERE, (json.dumps([job.id for job in jobs]), before))}
+
+    def _row(self, job: Job) -> tuple[Any, ...]:
+        now = self._wall()
+        told = (job.id, job.name, job.args.decode(), job.priority, job.timeout, job.attempts)
+        times = (now, now + job.delay, self._rank(job))
+        return *told, *times, *self._due(job.delay), *self._expires(job.expires_in, now), job.callback
 
     def refusal(self) -> StoreError | None:
         with self._own_batch():
@@ -64,21 +101,12 @@ class SqliteBacklog(Store, Backlog):
         id, fingerprint, state = row
         return Receipt(id, new=False, same=fingerprint == job.fingerprint, state=state and State(state))
 
-    def _put(self, job: Job, queued: int) -> Receipt:
-        now = self._wall()
-        run_at = now + job.delay
-        rank = self._rank() + job.delay - AGEING * job.priority
-        position = None if job.delay else 1 + self._ahead(job, rank, queued)
-        told = (job.id, job.name, job.args.decode(), job.priority, job.timeout, job.attempts)
-        times = (now, run_at, rank, *self._due(job.delay), *self._expires(job.expires_in, now))
-        if self._db.execute(sql.PUT, (*told, *times, job.callback)).get is None:
-            return Receipt(job.id, new=False)
-        if job.key is not None:
-            self._db.execute(sql.KEEP_KEY, (job.key, job.id, job.fingerprint, now))
-        return Receipt(job.id, position=position)
+    def _rank(self, job: Job) -> float:
+        return self._now() + job.delay - AGEING * job.priority
 
-    def _rank(self) -> float:
-        """Of what is due now. Seconds since the epoch, but a step of the wall clock moves it only at a reboot."""
+    def _now(self) -> float:
+        """The rank of what is due now: seconds since the epoch, but a step of the wall clock moves it only at a
+        reboot."""
         return self._epoch + self._clock()
 
     def _due(self, delay: float) -> tuple[str | None, float | None]:
@@ -87,21 +115,24 @@ class SqliteBacklog(Store, Backlog):
     def _expires(self, within: float | None, now: float) -> tuple[str | None, float | None, float | None]:
         return (None, None, None) if within is None else (self._boot, self._clock() + within, now + within)
 
-    def _ahead(self, job: Job, rank: float, queued: int) -> int:
+    def _ahead(self, job: Job, queued: int) -> int:
         """How many can start before it, at most. Of those put like most, all that are queued."""
         if job.priority <= 0 or not queued:
             return queued
-        ahead: int = self._db.execute(sql.AHEAD, (rank, COUNTED)).get
+        ahead: int = self._db.execute(sql.AHEAD, (self._rank(job), COUNTED)).get
         return ahead if ahead < COUNTED else queued
 
-    def claim(self, limit: int, worker: str) -> list[Claim]:
-        now = self._wall()
+    def claim(self, slots: int, worker: str, packs: Mapping[str, int] = NO_PACKS) -> list[Claim]:
+        now, most = self._wall(), slots * max(packs.values(), default=1)
         with self._own_batch():
-            values = {"worker": worker, "now": now, "clock": self._clock(), "limit": limit, "look": limit + LOOK}
-            rows: list[Any] = self._db.execute(sql.CLAIM, values).fetchall()
-            self._moved(len(rows), State.QUEUED, State.RUNNING)
-        rows.sort(key=lambda row: row[10:])  # RETURNING has no order
-        return [_claim(row, now) for row in rows]
+            values = {"clock": self._clock(), "most": most, "look": most + LOOK}
+            first: list[Any] = json.loads(self._db.execute(sql.FIRST, values).get)
+            claims = [_claim(row, now) for row in first]
+            taken = fitting([pack(claim.job.name, claim.crashes, claim.losses, packs) for claim in claims], slots)
+            seqs = json.dumps([row[0] for row in first[:taken]])
+            self._db.execute(sql.CLAIM, {"worker": worker, "now": now, "seqs": seqs})
+            self._moved(taken, State.QUEUED, State.RUNNING)
+        return claims[:taken]
 
     def extend(self, worker: str, lease: float) -> bool:
         if self._presence.fileno() is None:
@@ -117,30 +148,31 @@ class SqliteBacklog(Store, Backlog):
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         with self._own_batch():
-            return [self._settle(settlement) for settlement in settlements]
+            return [done for part in sql.groups(len(settlements)) for done in self._settle(settlements[part])]
 
-    def _settle(self, s: Settlement) -> bool:
-        values = {
-            "id": s.id,
-            "token": s.token,
-            "state": s.state,
-            "attempt": s.attempt,
-            "crashes": s.crashes,
-            "result": s.result and s.result.decode(),
-            "error": s.error and s.error.decode(),
-            "entry": s.entry.decode(),
-            "delay": s.delay,
-            "now": self._wall(),
-            "clock": self._clock(),
-            "boot": self._boot,
-        }
-        cancel = self._db.execute(sql.SETTLE, values).get
-        if cancel is None:
-            return False
-        self._moved(1, State.RUNNING, s.state)
-        if cancel:
+    def _settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        try:
+            with self._db:  # a savepoint
+                self._settle_all(settlements)
+        except Stale:
+            if len(settlements) == 1:
+                return [False]
+            return [done for settlement in settlements for done in self._settle([settlement])]
+        return [True] * len(settlements)
+
+    def _settle_all(self, settlements: Sequence[Settlement]) -> None:
+        """Raises Stale where only some could be."""
+        values = [self._wall(), self._clock(), self._boot]
+        for s in settlements:
+            told = (s.id, s.token, s.state, s.attempt, s.crashes)
+            values += *told, s.result and s.result.decode(), s.error and s.error.decode(), s.entry.decode(), s.delay
+        self._db.execute(sql.settle(len(settlements)), values)
+        if self._db.changes() < len(settlements):
+            raise Stale
+        for s in settlements:
+            self._moved(1, State.RUNNING, s.state)
+        if any(s.state == State.QUEUED for s in settlements):
             self._cancel_returned()
-        return True
 
     def _cancel_returned(self) -> None:
         values = {"state": State.CANCELLED, "reason": "somebody asked for its end while it ran", "now": self._wall()}
@@ -209,7 +241,7 @@ class SqliteBacklog(Store, Backlog):
         return found
 
     def _requeued(self) -> dict[str, Any]:
-        return {"reason": "somebody asked for it", "now": self._wall(), "rank": self._rank()}
+        return {"reason": "somebody asked for it", "now": self._wall(), "rank": self._now()}
 
     def requeue_many(self, state: State, name: str | None, before: float) -> int | StoreError:
         with self._own_batch():
@@ -353,7 +385,12 @@ def _listed(seq: int, id: str, name: str, state: str, *rest: Any) -> Listed:
     return Listed(id, name, State(state), *rest)
 
 
-def _claim(row: Any, now: float) -> Claim:
-    id, name, args, timeout, attempts, priority, token, attempt, crashes, losses, _, _, run_at = row
+def _claim(row: list[Any], now: float) -> Claim:
+    _, id, name, args, timeout, attempts, priority, token, attempt, crashes, losses, run_at = row
     job = Job(id, name, args.encode(), timeout, attempts, priority)
     return Claim(job, token, attempt, crashes, losses, now, max(0.0, now - run_at))
+
+
+def _is_put_alone(job: Job) -> bool:
+    """What has to ask what is in the store, also of those before it."""
+    return job.key is not None or job.priority > 0

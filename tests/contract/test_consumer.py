@@ -11,9 +11,10 @@ from service import registry
 from service.backlog.aio import AsyncBacklog
 from service.backlog.memory import MemoryBacklog
 from service.consumer import Consumer
-from service.executor import Executor, Limits
+from service.executor import Executor
 from service.job import Job, Record, State, new_id
 from service.metrics import Metrics
+from service.slots import Limits
 
 SOON = 10.0  # seconds after which what we wait for does not come any more
 LEASE = 30.0  # seconds

@@ -15,10 +15,12 @@ import psutil
 import pytest
 
 from service import registry
-from service.executor import LOSSES, Executor, Limits
+from service.course import NOT_BEGUN
+from service.executor import Executor
 from service.job import Cancelled, Claim, Crashed, Job, Outcome, Raised, Returned, Succeeded, TimedOut, new_id
 from service.output import KEPT
-from service.retry import CRASHES
+from service.retry import CRASHES, LOSSES, needs_process
+from service.slots import Limits
 
 HERE = Path(__file__).parent
 JOBS = "hostile_jobs"
@@ -45,6 +47,20 @@ def jobs_module() -> Iterator[None]:
     signal.pthread_sigmask(signal.SIG_SETMASK, signals)  # or whatever later tests start could not be stopped
 
 
+class Told:
+    """Hears of beginnings and ends."""
+
+    def __init__(self) -> None:
+        self.beginnings: list[Claim] = []
+        self.ends: list[tuple[Claim, Outcome]] = []
+
+    def began(self, claim: Claim) -> None:
+        self.beginnings.append(claim)
+
+    def ended(self, claim: Claim, outcome: Outcome) -> None:
+        self.ends.append((claim, outcome))
+
+
 class Slots:
     """An executor, and jobs for it by name."""
 
@@ -66,7 +82,14 @@ class Slots:
         job = Job(id or new_id(), name, msgspec.json.encode(args), limit, 3)
         self.tokens += 1
         self.last = Claim(job, self.tokens, attempt, crashes, losses, 0.0)
-        return self.executor.run(self.last, registry.find(name))
+        return self._run(self.last)
+
+    async def _run(self, claim: Claim) -> Outcome:
+        kind = "process" if needs_process(claim) else registry.find(claim.job.name).kind
+        told = Told()
+        await self.executor.run([claim], kind, told)
+        ((_, outcome),) = told.ends
+        return outcome
 
 
 def in_slots(test: Callable[[Slots], Awaitable[None]], idle: float = 60.0, memory: int = 0) -> None:
@@ -579,5 +602,117 @@ def test_jobs_that_have_a_last_chance_run_one_at_a_time_beside_all_others(tmp_pa
         gate.write_text("go on")
         await first
         assert result(await second) == 2
+
+    in_slots(test)
+
+
+# several in one slot, one after the other
+
+
+class Course:
+    """Jobs that share a slot."""
+
+    def __init__(self, slots: Slots, *jobs: tuple[str, dict[str, Any]], limits: dict[int, float] | None = None) -> None:
+        self.told, limits = Told(), limits or {}
+        self.claims = [
+            Claim(Job(new_id(), name, msgspec.json.encode(args), limits.get(number, SOON), 3), 1, 1, 0, 0, 0.0)
+            for number, (name, args) in enumerate(jobs)
+        ]
+        self.runs = asyncio.ensure_future(slots.executor.run(self.claims, "process", self.told))
+
+    async def outcomes(self) -> list[Outcome]:
+        """In the order of the jobs."""
+        await self.runs
+        ends = dict(self.told.ends)
+        assert len(self.told.ends) == len(ends) == len(self.claims)
+        return [ends[claim] for claim in self.claims]
+
+
+def test_jobs_that_share_a_slot_have_each_their_own_outcome_attempt_and_output() -> None:
+    async def test(slots: Slots) -> None:
+        one, two, three = await Course(
+            slots, ("prints", {"lines": 2, "text": "first"}), ("raises", {"message": "second"}), ("own_pid", {})
+        ).outcomes()
+        assert isinstance(one, Succeeded)
+        assert one.output.split("\n") == ["first 0", "first 1", ""]
+        assert isinstance(two, Raised)
+        assert (two.message, two.output) == ("second", "")
+        assert result(three) == result(await slots.run("own_pid"))
+        assert three.seconds is not None
+        assert three.seconds < 1
+
+    in_slots(test)
+
+
+def test_of_jobs_that_share_a_slot_only_the_one_that_ends_it_is_blamed(tmp_path: Path) -> None:
+    async def test(slots: Slots) -> None:
+        ran = tmp_path / "ran"
+        course = Course(
+            slots,
+            ("echo", {"value": 1}),
+            ("exits", {"code": 3}),
+            ("starts_grandchild", {"path": str(ran)}),
+            ("echo", {}),
+        )
+        first, exits, *behind = await course.outcomes()
+        assert result(first) == 1
+        assert exits == Crashed("the slot's process exited with code 3")
+        assert behind == [NOT_BEGUN] * 2
+        assert course.told.beginnings == course.claims[:2]
+        assert not ran.exists()
+
+    in_slots(test)
+
+
+def test_each_job_that_shares_a_slot_has_its_own_limit() -> None:
+    async def test(slots: Slots) -> None:
+        jobs = [("sleeps", {"seconds": 0.06})] * 3
+        started = time.monotonic()
+        one, two, three = await Course(slots, *jobs, limits={0: 0.15, 1: 0.03, 2: 9.0}).outcomes()
+        assert result(one) == "slept"
+        assert two == TimedOut(0.03)
+        assert three == NOT_BEGUN
+        assert time.monotonic() - started < GONE + SLACK
+
+    in_slots(test)
+
+
+def test_nobody_is_stuck_behind_a_long_job(tmp_path: Path) -> None:
+    async def test(slots: Slots) -> None:
+        gate, ran = tmp_path / "gate", tmp_path / "ran"
+        course = Course(slots, ("waits_for", {"path": str(gate)}), *[("starts_grandchild", {"path": str(ran)})] * 3)
+        async with asyncio.timeout(SOON):
+            while len(course.told.ends) < 3:
+                await asyncio.sleep(0.01)
+        assert course.told.ends == [(claim, NOT_BEGUN) for claim in course.claims[1:]]
+        assert not course.runs.done()
+        gate.write_text("go on")
+        assert result((await course.outcomes())[0]) == "seen"
+        assert not ran.exists()
+        assert result(await slots.run("echo", value=1)) == 1  # the slot is good for others
+
+    in_slots(test)
+
+
+def test_a_job_that_waits_behind_another_in_its_slot_can_be_cancelled(tmp_path: Path) -> None:
+    async def test(slots: Slots) -> None:
+        ran = tmp_path / "ran"
+        course = Course(slots, ("sleeps", {"seconds": 0.05}), ("starts_grandchild", {"path": str(ran)}), ("echo", {}))
+        while not course.told.beginnings:
+            await asyncio.sleep(0)
+        assert slots.executor.kill(course.claims[1], Cancelled())
+        one, two, three = await course.outcomes()
+        assert (result(one), two, three) == ("slept", Cancelled(), NOT_BEGUN)
+
+    in_slots(test)
+
+
+def test_a_stop_ends_what_runs_and_what_waits_behind_it() -> None:
+    async def test(slots: Slots) -> None:
+        course = Course(slots, ("sleeps", {"seconds": 60}), ("echo", {}))
+        while not course.told.beginnings:
+            await asyncio.sleep(0)
+        slots.executor.close("the producer stops")
+        assert await course.outcomes() == [Returned("the producer stops"), NOT_BEGUN]
 
     in_slots(test)

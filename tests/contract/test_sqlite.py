@@ -364,7 +364,8 @@ def test_a_foreign_lock_that_ends_soon_is_waited_for(file: Path, open_one: Calla
 @pytest.mark.parametrize(
     ("query", "index"),
     [
-        (sql.CLAIM, "jobs_ready"),
+        (sql.FIRST, "jobs_ready"),
+        (sql.settle(8), "sqlite_autoindex_jobs_1"),
         (sql.AHEAD, "jobs_ready"),
         (sql.OLDEST, "jobs_oldest"),
         (sql.PROMOTE, "jobs_waiting"),

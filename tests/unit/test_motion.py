@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.job import Claim, Job, new_id
+from service.job import Claim, Job, Returned, Succeeded, new_id
 from service.metrics import Metrics
 from service.motion import STALLED, Motion
 from service.retry import CRASHES
@@ -32,7 +32,7 @@ class Here:
         return claim
 
     def end(self, claim: Claim) -> None:
-        self.motion.ended(claim, "succeeded")
+        self.motion.ended(claim, Succeeded(b"null"))
         self.motion.settled(claim)
 
     def pass_time(self, seconds: float = 2 * STALLED) -> None:
@@ -103,7 +103,7 @@ def test_it_ends_with_the_first_job_that_begins(here: Here) -> None:
 def test_it_ends_when_nothing_waits_here_any_more(here: Here) -> None:
     claim = here.claim()
     here.pass_time()
-    here.motion.ended(claim, "returned")
+    here.motion.ended(claim, Returned("as asked"))
     here.motion.settled(claim)
     here.pass_time(0.5)
     assert not here.stalled
@@ -113,7 +113,7 @@ def test_a_job_that_is_handed_back_since_its_slot_cannot_start_has_not_moved(her
     for _ in range(30):
         claim = here.claim()
         here.pass_time(1.0)
-        here.motion.ended(claim, "returned")
+        here.motion.ended(claim, Returned("as asked"))
         here.motion.settled(claim)
         here.claimable = True  # until it is claimed again
     assert here.stalled
