@@ -29,8 +29,6 @@ TRACEBACK_MAX = 16_000  # characters; the end of it says what happened
 NAME_MAX = 200  # characters
 MESSAGE_MAX = 4_000  # characters
 
-NICE = 10  # so that what computes here does not slow the intake; the smallest share of a busy core is a tenth
-
 
 class Slot(NamedTuple):
     """The slot's process's ends of its pipes."""
@@ -50,12 +48,11 @@ def initialise(
     """Once per slot, before its first job. `memory` is bytes, 0 for no limit."""
     global _slot
     _slot = Slot(replies, recalled, os.dup(output.fileno()), mark)
-    os.nice(NICE)
     sys.stdout, sys.stderr = (_redirect(standard, output) for standard in (1, 2))
     output.close()
     faulthandler.enable()  # a segmentation fault says where
     linux.first_to_go()
-    linux.leave_process_group()
+    linux.yield_to_others()  # and signals to the group of the producer no longer arrive
     linux.adopt_orphans()  # so that whatever a job starts stays below its slot, and ends with it
     # Handlers, not SIG_IGN: whatever the job starts would inherit that, and could not be stopped.
     signal.signal(signal.SIGTERM, _ignore)
