@@ -93,6 +93,10 @@ class Claim:
     started_at: float  # seconds since the epoch, for people; no deadline hangs on it
     waited: float = 0.0  # seconds since it was due
 
+    def __hash__(self) -> int:
+        """Of all members it would cost more than all that is done with it; equal ones have equal ids and tokens."""
+        return hash((self.job.id, self.token))
+
 
 @dataclass(frozen=True, slots=True)
 class Record:

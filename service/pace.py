@@ -8,27 +8,28 @@ from collections.abc import Iterator, Mapping, Sequence
 SHORT = 0.005  # seconds; what takes longer has a slot to itself
 COURSE = 0.025  # seconds that what runs in a slot together is expected to take
 TOGETHER = 64  # jobs
-UNKNOWN = 1.0  # seconds, of a function that has not run here; also the most that is remembered of a long run
-FORGET = 0.9  # a long run counts for so much less with every short one: after fifty, a second is forgotten
+UNKNOWN = 1.0  # seconds, of a function that has not run here; also the most that one run counts
+WEIGHT = 0.1  # of the last run; the first one is forgotten after fifty
 
 
 class Pace:
-    """The longest runs of late, by function."""
+    """How long functions take here: the mean, of which the last runs make most."""
 
     def __init__(self) -> None:
-        self._longest: dict[str, float] = {}  # seconds
+        self._means: dict[str, float] = {}  # seconds
 
     def ran(self, name: str, seconds: float | None) -> None:
         """None: it came to no end of its own."""
         took = UNKNOWN if seconds is None else min(seconds, UNKNOWN)
-        self._longest[name] = max(took, FORGET * self._longest.get(name, UNKNOWN))
+        mean = self._means.get(name, UNKNOWN)
+        self._means[name] = mean + WEIGHT * (took - mean)
 
     def packs(self) -> dict[str, int]:
         """How many jobs of a function go into one slot together, where that is more than one."""
         return {
-            name: min(TOGETHER, int(COURSE / max(longest, COURSE / TOGETHER)))
-            for name, longest in self._longest.items()
-            if longest <= SHORT
+            name: min(TOGETHER, int(COURSE / max(mean, COURSE / TOGETHER)))
+            for name, mean in self._means.items()
+            if mean <= SHORT
         }
 
 

@@ -102,13 +102,11 @@ class Producer:
         server = Server(config, backlog, consumer, Watch(backlog), metrics, publisher, self._keys)
         http = Front(
             application(server),
-            xheaders=True,  # nginx sets X-Real-IP, and nobody else reaches us
             max_header_size=HEADER_MAX,
             # Above ours, which is refused as too large; what Tornado refuses is only malformed.
             max_body_size=max(2 * config.body_max, BUFFER_MIN),
             max_buffer_size=max(2 * config.body_max, BUFFER_MIN),
-            idle_connection_timeout=IDLE_TIMEOUT,
-            body_timeout=IDLE_TIMEOUT,
+            patience=IDLE_TIMEOUT,
         )
         for bound in sockets:
             bound.listen(QUEUE)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar, TypeVar
 from uuid import uuid4
 
 import msgspec
+from tornado.httputil import HTTPHeaders, format_timestamp
 from tornado.web import HTTPError, RequestHandler
 
 from service.backlog.aio import AsyncBacklog
@@ -93,6 +96,11 @@ class Server:
         return round(min(max(wanted / rate, 1.0), RETRY_AFTER_MAX)) if rate else RETRY_AFTER_MAX
 
 
+@lru_cache(maxsize=2)
+def date(second: int) -> str:
+    return format_timestamp(second)
+
+
 class Every:
     """Tornado answers 405 to a method that it does not know, before it asks whoever has a key."""
 
@@ -113,15 +121,20 @@ class Handler(RequestHandler):
         self.content_type = media_type(content_type)
         self.client = ""  # whose API key was shown
 
+    def clear(self) -> None:
+        """As RequestHandler does it, without the headers that it sets to have them replaced: for every request."""
+        self._headers = HTTPHeaders()
+        self._write_buffer, self._status_code, self._reason = [], 200, "OK"
+        self.set_default_headers()
+
     def set_default_headers(self) -> None:
         given = self.request.headers.get("X-Request-ID", "")
         self.request_id = given if ID.fullmatch(given) else uuid4().hex
-        self.clear_header("Server")
-        self.set_header("X-Request-ID", self.request_id)
+        self._headers["X-Request-ID"] = self.request_id
+        self._headers["Date"] = date(int(time.time()))
         if self.application.settings["server"].draining:
-            self.set_header("Connection", "close")  # nginx takes its next request to another producer
-        for name, value in FIXED_HEADERS.items():
-            self.set_header(name, value)
+            self._headers["Connection"] = "close"  # nginx takes its next request to another producer
+        self._headers.update(FIXED_HEADERS)
 
     def prepare(self) -> None:
         request_id.set(self.request_id)

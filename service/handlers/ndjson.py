@@ -25,6 +25,7 @@ from tornado.routing import PathMatches
 from tornado.web import stream_request_body
 
 from service.errors import Malformed, ShuttingDown, StoreError, StoreFull, WrongContentType
+from service.front import Connection
 from service.handlers.base import Handler
 from service.handlers.body import media_type
 from service.handlers.bulk import Bulk
@@ -38,7 +39,6 @@ NDJSON = "application/x-ndjson"
 WINDOW = 256  # lines that wait for their commit together; half of what goes into one, so that others get in too
 SILENCE = 10.0  # seconds without a byte, in or out, after which a client is given up
 LINGER = 2.0  # seconds between an answer before the body's end and the end of the connection
-FOREVER = 365 * 86400.0  # seconds; Tornado's own limit is on the body as a whole
 
 
 class PostsNdjson(PathMatches):
@@ -68,7 +68,7 @@ class Ndjson(Handler):
     def prepare(self) -> None:
         # First: a body above the limit would get a second answer, by Tornado.
         self._connection.set_max_body_size(sys.maxsize)
-        self._connection.set_body_timeout(FOREVER)
+        cast(Connection, self._connection.stream).unlimited = True
         super().prepare()
         if "Idempotency-Key" in self.request.headers:
             raise Malformed("an Idempotency-Key stands for one job: send those jobs one by one, as application/json")
