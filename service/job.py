@@ -1,4 +1,5 @@
-"""What travels, and what happened to it. Everything here is frozen.
+"""What travels, and what happened to it. Everything here is frozen, and cheap to make: a dataclass takes five times as
+long, and a flood makes several for each job.
 
 put ──► queued ──claim──► running ──settle──► succeeded
           ▲                  │                failed      attempts or crashes are used up
@@ -11,7 +12,6 @@ put ──► queued ──claim──► running ──settle──► succeede
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -47,8 +47,7 @@ def stamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """A job as it is put. `args` is a JSON object in UTF-8; `timeout` is seconds for one attempt."""
 
     id: str
@@ -70,8 +69,7 @@ class Job:
         return self.id if job_id is None else json.dumps(job_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """What a put came to: the job that stands for it."""
 
     id: str
@@ -81,8 +79,7 @@ class Receipt:
     position: int | None = None  # in the backlog, 1 is next: at most so many start before it. None while not due
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """A job as a consumer holds it. `token` is the fencing token: only its holder can settle the job."""
 
     job: Job
@@ -98,8 +95,7 @@ class Claim:
         return hash((self.job.id, self.token))
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """A job as status pages show it. Times are seconds since the epoch; JSON columns are bytes as stored."""
 
     job: Job
@@ -117,8 +113,7 @@ class Record:
     callback: bytes | None = None  # {url, state, tries, error}
 
 
-@dataclass(frozen=True, slots=True)
-class Callback:
+class Callback(msgspec.Struct, frozen=True):
     """The end of a job, as its URL is told of it."""
 
     place: int
@@ -129,8 +124,7 @@ class Callback:
     told: bytes  # JSON
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(msgspec.Struct, frozen=True):
     """A job as a line of a list. Times are seconds since the epoch; `error` is {type, message} as JSON."""
 
     id: str
@@ -146,8 +140,7 @@ class Listed:
     error: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(msgspec.Struct, frozen=True):
     """One busy slot, as /stats shows it."""
 
     worker: str
@@ -159,23 +152,20 @@ class Running:
 # What an attempt came to. The executor returns one of these, never an exception.
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """What all of them have: the last that the attempt has printed, and how long it ran, where its process has told."""
 
-    output: str = field(default="", kw_only=True)
-    seconds: float | None = field(default=None, kw_only=True)
+    output: str = ""
+    seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Succeeded(Ended):
+class Succeeded(Ended, frozen=True):
     result: bytes  # JSON
     cpu_seconds: float | None = None
     max_rss: int | None = None  # bytes, the most that the slot's process has had so far
 
 
-@dataclass(frozen=True, slots=True)
-class Raised(Ended):
+class Raised(Ended, frozen=True):
     """The function raised, or what it returned is not JSON."""
 
     type: str
@@ -185,37 +175,32 @@ class Raised(Ended):
     max_rss: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Crashed(Ended):
+class Crashed(Ended, frozen=True):
     """The slot's process died under the job."""
 
     reason: str
     alone: bool = True  # False: with all slots of its producer, since their fork server died
 
 
-@dataclass(frozen=True, slots=True)
-class TimedOut(Ended):
+class TimedOut(Ended, frozen=True):
     limit: float  # seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Returned(Ended):
+class Returned(Ended, frozen=True):
     """Not the job's doing, a stop for instance: the attempt does not count."""
 
     reason: str
     delay: float = 0.0  # seconds before it can be claimed again
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled(Ended):
+class Cancelled(Ended, frozen=True):
     """Somebody asked for its end while it ran."""
 
 
 Outcome = Succeeded | Raised | Crashed | TimedOut | Returned | Cancelled
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True):
     """What to record for a claim: the state that follows, and the line in the job's history."""
 
     id: str

@@ -15,7 +15,9 @@ import select
 import signal
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from service import linux, runner
 from service.course import NOT_BEGUN, Course, Told

@@ -78,6 +78,14 @@ class AsyncBacklog:
         answer: Receipt = await self._write("put", job)
         return answer
 
+    async def put_all(self, jobs: Sequence[Job]) -> list[Receipt | StoreError]:
+        """`put` for many, in one commit; what it would raise stands in the place of the receipt."""
+        try:
+            answer: list[Receipt | StoreError] = await self._write("put_all", (jobs,))
+        except StoreError as error:
+            return [error] * len(jobs)
+        return answer
+
     async def settle(self, settlement: Settlement) -> bool:
         answer: bool = await self._write("settle", settlement)
         return answer
@@ -286,7 +294,8 @@ class AsyncBacklog:
                 answers.update(zip(group, results, strict=True))
         for write in writes:
             if write not in answers:
-                answers[write] = getattr(self._backlog, write.verb)(*write.argument)
+                verb = "put" if write.verb == "put_all" else write.verb
+                answers[write] = getattr(self._backlog, verb)(*write.argument)
         return [answers[write] for write in writes]
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import msgspec
+from msgspec import structs
 
 from service import linux
 from service.backlog.base import AGEING, KEY_KEPT, NO_PACKS, UNBOUNDED, Backlog, Bounds, Page
@@ -136,7 +137,7 @@ class MemoryBacklog(Backlog):
             return Receipt(job.id, new=False)
         self._before.setdefault(job.id, None)
         self._seq += 1
-        plain = replace(job, key=None, fingerprint=b"", delay=0.0, expires_in=None, callback=None)
+        plain = structs.replace(job, key=None, fingerprint=b"", delay=0.0, expires_in=None, callback=None)
         row = Row(plain, self._seq, now, run_at, self._rank(job) + job.delay)
         row.url = job.callback
         position = None if job.delay else 1 + self._ahead(row, queued)

@@ -109,7 +109,7 @@ class Original(msgspec.Struct, forbid_unknown_fields=True):
 def parse(body: bytes, kind: type[msgspec.Struct]) -> Any:
     """Strict JSON as `kind`. Raises Malformed (not JSON, or ambiguous) or BadArguments (JSON of another shape)."""
     try:
-        json.loads(body, object_pairs_hook=_no_duplicates)
+        unambiguous(body.decode())
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         raise BadArguments(str(error)) from None
@@ -132,6 +132,9 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) < len(pairs):
         raise ValueError("a name stands twice in one object")
     return members
+
+
+unambiguous = json.JSONDecoder(object_pairs_hook=_no_duplicates).decode
 
 
 def media_type(header: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 
@@ -60,7 +59,7 @@ class Bulk:
             return StormdrainError(f"it is in the log under {self._request_id}")
 
     async def _put(self, jobs: Sequence[Job]) -> list[Receipt | StoreError]:
-        answers = await asyncio.gather(*map(self._put_one, jobs))
+        answers = await self._server.backlog.put_all(jobs) if jobs else []
         accepted = sum(isinstance(answer, Receipt) for answer in answers)
         if accepted:
             self.accepted += accepted
@@ -68,12 +67,6 @@ class Bulk:
         # One wait for all that has been read, not one for each window: nginx must not find us hanging.
         self._busy = next((answer for answer in answers if isinstance(answer, StoreBusy)), self._busy)
         return answers
-
-    async def _put_one(self, job: Job) -> Receipt | StoreError:
-        try:
-            return await self._server.backlog.put(job)
-        except StoreError as error:
-            return error
 
     def receipt(self, line: int, answer: Receipt | StormdrainError) -> bytes:
         if isinstance(answer, Receipt):

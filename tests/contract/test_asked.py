@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from service.backlog.base import AGEING, BITE, SCAN, Backlog, Bounds
 from service.backlog.sqlite import LOOK

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from service.backlog.base import BITE, KEY_KEPT, Backlog, Bounds
 from service.backlog.memory import MemoryBacklog

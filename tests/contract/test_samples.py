@@ -1,10 +1,10 @@
 """The sums that all workers share, how many jobs came to what, and whether there is room: run by every engine."""
 
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from service.backlog.base import Backlog, Bounds
 from service.backlog.sqlite import SqliteBacklog

@@ -2,11 +2,11 @@
 
 import json
 import math
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from service import retry
 from service.job import Claim, Crashed, Job, Outcome, Raised, Returned, Settlement, State, Succeeded, TimedOut
