@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -108,6 +109,7 @@ class Producer:
             max_buffer_size=max(2 * config.body_max, BUFFER_MIN),
             patience=IDLE_TIMEOUT,
         )
+        gc.freeze()  # what is here now stays: no collection looks at it again
         for bound in sockets:
             bound.listen(QUEUE)
         http.add_sockets(sockets)

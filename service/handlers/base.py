@@ -174,9 +174,11 @@ class Handler(RequestHandler):
         return self.get(*arguments)
 
     def answer(self, status: int, body: Any) -> None:
+        encoded = msgspec.json.encode(body) + b"\n"
         self.set_status(status)
-        self.set_header("Content-Type", "application/json")
-        self.finish(msgspec.json.encode(body) + b"\n")
+        self._headers["Content-Type"] = "application/json"
+        self._headers["Content-Length"] = str(len(encoded))
+        self.finish(encoded)
 
     def body(self, kind: type[msgspec.Struct]) -> Any:
         """The request's body. Raises WrongContentType, Malformed, BadArguments."""
