@@ -89,7 +89,7 @@ class Store:
             raise
 
     def _connect(self, file: Path) -> apsw.Connection:
-        db = apsw.Connection(str(file))
+        db = apsw.Connection(str(file), statementcachesize=sql.STATEMENTS)
         db.set_busy_timeout(BUSY_TIMEOUT)
         db.pragma("journal_mode", "wal")
         db.pragma("synchronous", "full")
