@@ -157,9 +157,18 @@ chaos-native:
 	@$(PYTHON) native/stack.py setup
 	@.venv/bin/python -m loadtest chaos
 
-bench:  ## Measure accepts, drain and latency against the limits of the parts (QUICK=1 PEERS=1 OUT=folder)
+bench:  ## Measure accepts, drain and latency against the limits of the parts (QUICK=1 PEERS=1 CURVES=1 OUT=folder)
+	@$(MAKE) --no-print-directory bench-$(STACK)
+
+bench-native:
 	@$(PYTHON) native/stack.py setup pictures $(if $(PEERS),peers)
 	@.venv/bin/python -m loadtest bench
+
+bench-docker:
+	@docker compose --profile load build --quiet loadtest
+	@docker compose --profile load run --rm --no-deps loadtest bench && mkdir -p var/bench && \
+	  docker compose --profile load run --rm --no-deps --no-TTY --entrypoint sh loadtest \
+	  -c 'cd /results && tar -c bench.* curves.* 2>/dev/null' | tar -x --no-same-owner -C var/bench && echo "copied to var/bench/"
 
 settings:  ## Print every setting of the server: variable, default, unit, meaning
 	@$(PYTHON) native/stack.py setup

@@ -13,8 +13,8 @@ from .jobs import noop
 from .store import a_job
 
 ROWS = 50  # in one commit: what comes together when 64 clients wait
-COLUMNS = "seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT, args TEXT, state TEXT, priority INTEGER, timeout REAL, "
-COLUMNS += "attempts INTEGER, created_at REAL, run_at REAL"
+COLUMNS = "seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT, args TEXT, state TEXT, priority INTEGER, "
+COLUMNS += "timeout REAL, attempts INTEGER, created_at REAL, run_at REAL"
 INSERT = "INSERT INTO jobs (id, name, args, state, priority, timeout, attempts, created_at, run_at)"
 INSERT += " VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?)"
 AHEAD = 16  # calls that wait in the pool, so that no worker waits for us

@@ -1,9 +1,11 @@
 """The benchmark as a picture: how far each figure has come on the way to its aim."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import picture
+from .curves import CAPTION, Point
 from .figures import Figures, Row, compared, head, number, reached, tables
 
 COLOURS = {"aim": "#08519c", "at least": "#9ecae1", "no": picture.FAILED}
@@ -46,3 +48,25 @@ def way(row: Row, comparison: float) -> float:
     if row.smaller:
         return row.aim / max(comparison, row.aim / MOST)
     return comparison / row.aim
+
+
+def draw_curves(found: Mapping[str, list[Point]], tables: list[list[tuple[str, ...]]], out: Path) -> None:
+    """curves.png and curves.html in the folder `out`."""
+    picture.publish(
+        lambda: plot_curves(found), out / "curves", "What each call costs as jobs grow many", tables, CAPTION
+    )
+
+
+def plot_curves(found: Mapping[str, list[Point]]) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(picture.SIZE, layout="constrained")
+    figure.suptitle("What each call costs as jobs grow many", fontsize=16)
+    for axes, (state, points) in zip(figure.subplots(1, len(found), sharey=True), found.items(), strict=True):
+        for name in points[0].costs:
+            axes.plot(
+                [max(point.jobs, 1) for point in points], [point.costs[name] for point in points], "o-", label=name
+            )
+        axes.set(xscale="log", yscale="log", xlabel=f"jobs {state}", ylabel="microseconds")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
