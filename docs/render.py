@@ -2,6 +2,8 @@
 
     <!-- make settings -->           every setting, as the program prints it
     <!-- table sleep -->             the table of a race, from docs/ladder-sleep.json
+    <!-- table bench -->            the tables of a benchmark, from docs/bench.json
+    <!-- table curves -->           how costs grow, from docs/curves.json
     <!-- measured forked en -->      one stage's row of both races
     <!-- code blocking -->           a stage's code
     <!-- diff blocking forked -->    what differs between two stages, their docstrings left out
@@ -13,7 +15,9 @@ import difflib
 import re
 from pathlib import Path
 
-from loadtest.race import Race, caption, table
+from loadtest.bench import curves
+from loadtest.bench.figures import Figures, head, tables
+from loadtest.race import Race, aligned, caption, table
 from service.config import table as settings
 
 DOCS = Path(__file__).parent
@@ -37,6 +41,11 @@ def block(kind: str, *words: str) -> str:
     match kind, words:
         case "make", ["settings"]:
             return settings()
+        case "table", ["bench"]:
+            found = Figures.read(DOCS / "bench.json")
+            return "\n\n".join((*map(aligned, tables(found)), head(found)))
+        case "table", ["curves"]:
+            return "\n\n".join((*map(aligned, curves.read(DOCS / "curves.json")), curves.CAPTION))
         case "table", [job]:
             return f"{table(race(job))}\n\n{caption(race(job))}"
         case "measured", [stage, language]:

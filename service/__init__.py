@@ -8,8 +8,11 @@ Read the modules in the order a request meets them:
     handlers    HTTP in, one backlog call, HTTP out
     backlog/    where jobs wait: the contract in `base`, the engines beside it, `aio` for the event loop
     consumer    claims as many jobs as there are free slots, settles each
-    executor    slots: an outcome comes out, never an exception
-    runner      what runs inside a slot's process, around your function
+    pace        which jobs are so short that several run in one slot one after the other
+    executor    slots, as many as there may be: started on demand, kept, ended when idle
+    slots       a process or a thread that runs jobs: an outcome comes out, never an exception
+    course      jobs that run one after the other in one process, each with its own limit, outcome and blame
+    runner      what runs inside a slot's process, around your function; `replies` is what it says of it
     output      what a slot prints: the last of it, per attempt
     motion      whether jobs move here, for /readyz
     retry       pure: what follows this outcome of attempt n?

@@ -43,7 +43,7 @@ def gauges(status: Status, drain_rate: float, now: float) -> Iterator[Metric]:
     waited = max(0.0, now - status.oldest) if status.oldest else 0.0
     for name, told, value in (
         ("oldest_queued_seconds", "For how long a job could have been claimed, at most; 0 without one.", waited),
-        ("slots_busy", "Slots that have a job, of all producers.", len(status.running)),
+        ("slots_busy", "Jobs that slots have, of all producers; short ones share a slot.", len(status.running)),
         ("producers", "Producers that hold a lease.", len(status.workers)),
         ("drain_jobs_per_second", "Jobs that end a second, over the last ten seconds.", drain_rate),
         ("log_bytes", "The size of the write-ahead log.", status.log_bytes),

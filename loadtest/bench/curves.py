@@ -1,5 +1,6 @@
 """How each cost grows with what is queued, and with what has ended: the engine alone, on one file."""
 
+import json
 import statistics
 import tempfile
 import time
@@ -67,6 +68,12 @@ def table(state: State, points: list[Point]) -> list[tuple[str, ...]]:
     head = (f"microseconds, with jobs {state}", *(f"{point.jobs:,}" for point in points))
     rows = [(name, *(f"{point.costs[name]:,.0f}" for point in points)) for name in points[0].costs]
     return [head, *rows]
+
+
+def read(path: Path) -> list[list[tuple[str, ...]]]:
+    """The tables of what was kept as JSON."""
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    return [table(State(state), [Point(**point) for point in points]) for state, points in kept.items()]
 
 
 def fill(file: Path, state: State, before: int, size: int) -> None:
