@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +16,7 @@ from service import registry, retry
 from service.backlog.aio import AsyncBacklog
 from service.errors import StoreBroken, StoreError, UnknownJob
 from service.executor import Executor
-from service.job import Cancelled, Claim, Outcome, Returned
+from service.job import Cancelled, Claim, Outcome, Returned, Succeeded
 from service.metrics import Metrics
 from service.motion import Motion
 from service.pace import Pace, pack, spread
@@ -116,8 +116,9 @@ class Consumer:
     async def _claim(self) -> None:
         self._woken.clear()
         free = self.free
-        claims = await self._backlog.claim(free, self.worker, self._pace.packs()) if free > 0 else []
-        courses = self._courses(claims, free)
+        packs = self._pace.packs()
+        claims = await self._backlog.claim(free, self.worker, packs) if free > 0 else []
+        courses = self._courses(claims, free, packs)
         for course in courses:
             self._taken += 1
             self._held.update(course)
@@ -125,17 +126,19 @@ class Consumer:
         if len(courses) < free or not free:
             await self._wait()
 
-    def _courses(self, claims: Sequence[Claim], free: int) -> list[Sequence[Claim]]:
+    def _courses(self, claims: Sequence[Claim], free: int, packs: Mapping[str, int]) -> list[Sequence[Claim]]:
         """What runs in one slot together."""
-        if not claims:
-            return []
-        packs = [pack(claim.job.name, claim.crashes, claim.losses, self._pace.packs()) for claim in claims]
-        return [claims[part] for part in spread(packs, free)]
+        shares = [pack(claim.job.name, claim.crashes, claim.losses, packs) for claim in claims]
+        return [claims[part] for part in spread(shares, free)] if claims else []
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._loop_ended(task)
 
     async def _wait(self) -> None:
         try:
@@ -148,7 +151,7 @@ class Consumer:
         try:
             known = [claim for claim in claims if self._is_known(claim)]
             if known:
-                kind = "process" if needs_process(known[0]) else registry.find(known[0].job.name).kind
+                kind = "process" if is_in_process(known[0]) else "thread"
                 await self._executor.run(known, kind, self)
         finally:
             self._taken -= 1
@@ -169,8 +172,9 @@ class Consumer:
         self._motion.began(claim)
 
     def ended(self, claim: Claim, outcome: Outcome) -> None:
-        if not isinstance(outcome, (Returned, Cancelled)):
-            self._pace.ran(claim.job.name, outcome.seconds)
+        if not isinstance(outcome, (Returned, Cancelled)) and is_in_process(claim):
+            size = len(outcome.result) if isinstance(outcome, Succeeded) else 0
+            self._pace.ran(claim.job.name, outcome.seconds, size)
         self._motion.ended(claim, outcome)
         self._do(self._settle(claim, outcome))
 
@@ -260,6 +264,11 @@ class Consumer:
         """Nothing runs, and all is settled."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+
+def is_in_process(claim: Claim) -> bool:
+    """Only those share a slot: a thread cannot be ended for those behind it. Raises UnknownJob."""
+    return needs_process(claim) or registry.find(claim.job.name).kind == "process"
 
 
 def backoff(claim: Claim) -> float:

@@ -7,30 +7,32 @@ from collections.abc import Iterator, Mapping, Sequence
 
 SHORT = 0.005  # seconds; what takes longer has a slot to itself
 COURSE = 0.025  # seconds that what runs in a slot together is expected to take
+COURSE_BYTES = 1 << 20  # of results that are expected of it: they are in the producer's memory until they are on disk
 TOGETHER = 64  # jobs
 UNKNOWN = 1.0  # seconds, of a function that has not run here; also the most that one run counts
 WEIGHT = 0.1  # of the last run; the first one is forgotten after fifty
 
 
 class Pace:
-    """How long functions take here: the mean, of which the last runs make most."""
+    """What functions take here: the means, of which the last runs make most."""
 
     def __init__(self) -> None:
-        self._means: dict[str, float] = {}  # seconds
+        self._means: dict[str, tuple[float, float]] = {}  # seconds, bytes
 
-    def ran(self, name: str, seconds: float | None) -> None:
-        """None: it came to no end of its own."""
+    def ran(self, name: str, seconds: float | None, size: int) -> None:
+        """None: it came to no end of its own. `size` is of its result, in bytes."""
         took = UNKNOWN if seconds is None else min(seconds, UNKNOWN)
-        mean = self._means.get(name, UNKNOWN)
-        self._means[name] = mean + WEIGHT * (took - mean)
+        mean, mean_size = self._means.get(name, (UNKNOWN, 0.0))
+        self._means[name] = mean + WEIGHT * (took - mean), mean_size + WEIGHT * (size - mean_size)
 
     def packs(self) -> dict[str, int]:
         """How many jobs of a function go into one slot together, where that is more than one."""
-        return {
-            name: min(TOGETHER, int(COURSE / max(mean, COURSE / TOGETHER)))
-            for name, mean in self._means.items()
-            if mean <= SHORT
+        packs = {
+            name: min(TOGETHER, int(COURSE / max(seconds, 1e-9)), int(COURSE_BYTES / max(size, 1.0)))
+            for name, (seconds, size) in self._means.items()
+            if seconds <= SHORT
         }
+        return {name: pack for name, pack in packs.items() if pack > 1}
 
 
 def pack(name: str, crashes: int, losses: int, packs: Mapping[str, int]) -> int:

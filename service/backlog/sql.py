@@ -154,10 +154,15 @@ PRUNE_KEYS = "DELETE FROM keys WHERE key IN (SELECT key FROM keys WHERE at <= ? 
 # them at most: a hundred thousand that have expired, and that nobody has swept, would hold up every claim, and with it
 # every put.
 FIRST = """
-SELECT json_group_array(json_array(
-    seq, id, name, args, timeout, attempts, priority, token + 1, attempt + 1, crashes, losses, run_at))
+SELECT json_group_array(json_array(seq, name, crashes, losses, octet_length(args)))
 FROM (SELECT * FROM (SELECT * FROM jobs WHERE state = 'queued' AND due_boot IS NULL ORDER BY rank, seq LIMIT :look)
       WHERE expires_boot IS NULL OR expires > :clock LIMIT :most)
+"""
+# Of those that are taken; of all that were looked at, the arguments may be gigabytes.
+TAKEN = """
+SELECT json_group_array(json_array(
+    id, name, args, timeout, attempts, priority, token + 1, attempt + 1, crashes, losses, run_at))
+FROM (SELECT jobs.* FROM json_each(:seqs) JOIN jobs ON seq = value ORDER BY rank, seq)
 """
 # In the same transaction, under the write lock: two workers can never take the same job.
 CLAIM = """

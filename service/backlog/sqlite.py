@@ -20,6 +20,7 @@ from service.job import REQUEUED_FROM, Callback, Claim, Job, Listed, Receipt, Re
 from service.pace import fitting, pack
 
 LOOK = 5 * BITE  # jobs that a claim looks at beyond those that it wants
+CLAIM_BYTES = 4 << 20  # of arguments in one claim, where it takes more jobs than slots
 LATE = 1.0  # seconds for which a worker that was late believes others to be late too: they ask again meanwhile
 
 
@@ -127,12 +128,14 @@ class SqliteBacklog(Store, Backlog):
         with self._own_batch():
             values = {"clock": self._clock(), "most": most, "look": most + LOOK}
             first: list[Any] = json.loads(self._db.execute(sql.FIRST, values).get)
-            claims = [_claim(row, now) for row in first]
-            taken = fitting([pack(claim.job.name, claim.crashes, claim.losses, packs) for claim in claims], slots)
+            taken = fitting([pack(name, crashes, losses, packs) for _, name, crashes, losses, _ in first], slots)
+            while taken > slots and sum(row[4] for row in first[:taken]) > CLAIM_BYTES:
+                taken = max(slots, taken // 2)
             seqs = json.dumps([row[0] for row in first[:taken]])
+            rows: list[Any] = json.loads(self._db.execute(sql.TAKEN, {"seqs": seqs}).get)
             self._db.execute(sql.CLAIM, {"worker": worker, "now": now, "seqs": seqs})
             self._moved(taken, State.QUEUED, State.RUNNING)
-        return claims[:taken]
+        return [_claim(row, now) for row in rows]
 
     def extend(self, worker: str, lease: float) -> bool:
         if self._presence.fileno() is None:
@@ -386,7 +389,7 @@ def _listed(seq: int, id: str, name: str, state: str, *rest: Any) -> Listed:
 
 
 def _claim(row: list[Any], now: float) -> Claim:
-    _, id, name, args, timeout, attempts, priority, token, attempt, crashes, losses, run_at = row
+    id, name, args, timeout, attempts, priority, token, attempt, crashes, losses, run_at = row
     job = Job(id, name, args.encode(), timeout, attempts, priority)
     return Claim(job, token, attempt, crashes, losses, now, max(0.0, now - run_at))
 

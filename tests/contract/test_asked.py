@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from service.backlog.base import AGEING, BITE, SCAN, Backlog, Bounds
-from service.backlog.sqlite import LOOK
+from service.backlog.sqlite import CLAIM_BYTES, LOOK
 from service.errors import BacklogFull
 from service.job import Receipt, State, new_id
 from tests.contract.test_backlog import (
@@ -182,6 +182,18 @@ def test_a_claim_looks_at_no_more_than_so_many_that_have_expired(tmp_path: Path,
     assert backlog.claim(1, "w") == []
     assert backlog.expire()
     assert [claim.job.id for claim in backlog.claim(1, "w")] == [live.id]
+    backlog.close()
+
+
+def test_a_claim_of_many_short_jobs_with_large_arguments_takes_no_more_than_so_many_bytes(
+    tmp_path: Path, clocks: Clocks
+) -> None:
+    backlog = open_sqlite(tmp_path, clocks)
+    large = b'{"text":"%b"}' % (b"x" * (CLAIM_BYTES // 8))
+    backlog.put([replace(a_job(), args=large) for _ in range(40)])
+    packs = {a_job().name: 64}
+    assert 2 <= len(backlog.claim(1, "w", packs)) <= 8
+    assert len(backlog.claim(20, "w", packs)) == 20  # one for each slot there always is
     backlog.close()
 
 

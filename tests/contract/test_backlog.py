@@ -178,6 +178,23 @@ def test_two_workers_never_get_the_same_job(backlog: Backlog) -> None:
     assert len({claim.job.id for claim in claims}) == len(claims) == 9
 
 
+def test_of_short_jobs_a_claim_takes_several_for_each_slot_and_of_others_one(backlog: Backlog) -> None:
+    jobs = [replace(a_job(), name=name) for name in ("long", *["short"] * 5, "long", "short")]
+    backlog.put(jobs)
+    packs = {"short": 3}
+    assert [claim.job.id for claim in backlog.claim(2, "w", packs)] == [job.id for job in jobs[:4]]
+    assert [claim.job.id for claim in backlog.claim(3, "w", packs)] == [job.id for job in jobs[4:]]
+    assert backlog.claim(3, "w", packs) == []
+
+
+def test_what_was_there_at_a_crash_or_a_loss_has_a_slot_to_itself(backlog: Backlog) -> None:
+    backlog.put([a_job() for _ in range(3)])
+    first = backlog.claim(1, "w")[0]
+    backlog.settle([replace(settlement(first, State.QUEUED), crashes=1)])
+    assert len(backlog.claim(1, "w", {first.job.name: 3})) == 1
+    assert len(backlog.claim(1, "w", {first.job.name: 3})) == 2
+
+
 def test_a_claim_counts_the_attempt_and_shows_as_running(backlog: Backlog, clocks: Clocks) -> None:
     job = put_one(backlog)
     clocks.pass_time(5)

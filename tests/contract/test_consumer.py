@@ -108,6 +108,17 @@ def test_a_job_that_fails_is_tried_again_and_ends_failed_with_both_attempts_in_i
     in_producer(test)
 
 
+def test_what_runs_in_threads_shares_no_slot_however_short_it_is(gate: Gate) -> None:
+    async def test(producer: Producer) -> None:
+        gate.open.set()
+        ids = [await producer.put("gate") for _ in range(100)]
+        for id in ids:
+            await producer.ends_as(id, State.SUCCEEDED)
+        assert producer.consumer._pace.packs() == {}
+
+    in_producer(test)
+
+
 def test_no_more_is_claimed_than_there_are_slots(gate: Gate) -> None:
     async def test(producer: Producer) -> None:
         ids = [await producer.put("gate") for _ in range(5)]

@@ -3,14 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.pace import COURSE, SHORT, TOGETHER, Pace, courses, fitting, pack, spread
+from service.pace import COURSE, COURSE_BYTES, SHORT, TOGETHER, Pace, courses, fitting, pack, spread
 
 packs = st.lists(st.integers(1, TOGETHER), max_size=200)
 
 
 def run(pace: Pace, name: str, seconds: float | None, times: int) -> None:
     for _ in range(times):
-        pace.ran(name, seconds)
+        pace.ran(name, seconds, 10)
 
 
 def test_only_what_has_been_short_for_a_while_shares_a_slot() -> None:
@@ -29,12 +29,20 @@ def test_what_shares_a_slot_is_expected_to_take_no_longer_than_a_course() -> Non
     assert pace.packs() == {"short": int(COURSE / 0.004)}
 
 
+def test_large_results_do_not_pile_up() -> None:
+    pace = Pace()
+    for _ in range(500):
+        pace.ran("large", 0.0001, COURSE_BYTES // 4)
+        pace.ran("huge", 0.0001, COURSE_BYTES)
+    assert pace.packs() == {"large": 4}
+
+
 def test_one_long_run_or_one_without_an_end_and_each_has_a_slot_to_itself_again() -> None:
     for seconds in (10.0, None):
         pace = Pace()
         run(pace, "quick", 0.0001, 100)
         assert pace.packs()
-        pace.ran("quick", seconds)
+        pace.ran("quick", seconds, 10)
         assert pace.packs() == {}
 
 
