@@ -165,6 +165,7 @@ bench-native:
 	@.venv/bin/python -m loadtest bench
 
 bench-docker:
+	@if [ -n "$(PEERS)" ]; then echo "PEERS needs STACK=native: the image has no peer" >&2; exit 2; fi
 	@docker compose --profile load build --quiet loadtest
 	@docker compose --profile load run --rm --no-deps loadtest bench && mkdir -p var/bench && \
 	  docker compose --profile load run --rm --no-deps --no-TTY --entrypoint sh loadtest \

@@ -7,7 +7,7 @@ Read the modules in the order a request meets them:
     front       what is no HTTP is refused as all else is
     handlers    HTTP in, one backlog call, HTTP out
     backlog/    where jobs wait: the contract in `base`, the engines beside it, `aio` for the event loop
-    consumer    claims as many jobs as there are free slots, settles each
+    consumer    claims as many jobs as the free slots take, settles each
     pace        which jobs are so short that several run in one slot one after the other
     executor    slots, as many as there may be: started on demand, kept, ended when idle
     slots       a process or a thread that runs jobs: an outcome comes out, never an exception

@@ -1,4 +1,4 @@
-"""Claims as many jobs as there are free slots, settles each. A put wakes it; a look once a
+"""Claims as many jobs as the free slots take, settles each. A put wakes it; a look once a
 second makes good for a wake-up that was lost."""
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import msgspec
 
 from service import registry, retry
 from service.backlog.aio import AsyncBacklog
+from service.course import NOT_BEGUN
 from service.errors import StoreBroken, StoreError, UnknownJob
 from service.executor import Executor
 from service.job import Cancelled, Claim, Outcome, Returned, Succeeded
@@ -151,7 +152,7 @@ class Consumer:
         try:
             known = [claim for claim in claims if self._is_known(claim)]
             if known:
-                kind = "process" if is_in_process(known[0]) else "thread"
+                kind = "process" if needs_process(known[0]) else registry.find(known[0].job.name).kind
                 await self._executor.run(known, kind, self)
         finally:
             self._taken -= 1
@@ -172,11 +173,17 @@ class Consumer:
         self._motion.began(claim)
 
     def ended(self, claim: Claim, outcome: Outcome) -> None:
-        if not isinstance(outcome, (Returned, Cancelled)) and is_in_process(claim):
-            size = len(outcome.result) if isinstance(outcome, Succeeded) else 0
-            self._pace.ran(claim.job.name, outcome.seconds, size)
+        self._learn(claim, outcome)
         self._motion.ended(claim, outcome)
         self._do(self._settle(claim, outcome))
+
+    def _learn(self, claim: Claim, outcome: Outcome) -> None:
+        """Only what runs in processes shares a slot: a thread cannot be ended for those behind it."""
+        if outcome is NOT_BEGUN:
+            self._pace.ran(claim.job.name, None, 0)  # what waits in vain had better have a slot to itself
+        elif not isinstance(outcome, (Returned, Cancelled)) and registry.find(claim.job.name).kind == "process":
+            size = len(outcome.result) if isinstance(outcome, Succeeded) else 0
+            self._pace.ran(claim.job.name, outcome.seconds, size)
 
     async def _settle(self, claim: Claim, outcome: Outcome) -> None:
         try:
@@ -201,6 +208,8 @@ class Consumer:
             log.warning("attempt %d of %s came too late: %s", claim.attempt, claim.job.label, word)
         elif word == "succeeded":
             log.info("Collected job: %s", claim.job.label)
+        elif outcome is NOT_BEGUN:
+            log.debug("%s goes back: %s", claim.job.label, reason)
         else:
             log.warning(
                 "attempt %d of %s: %s: %s",
@@ -264,11 +273,6 @@ class Consumer:
         """Nothing runs, and all is settled."""
         while self._tasks:
             await asyncio.wait(self._tasks)
-
-
-def is_in_process(claim: Claim) -> bool:
-    """Only those share a slot: a thread cannot be ended for those behind it. Raises UnknownJob."""
-    return needs_process(claim) or registry.find(claim.job.name).kind == "process"
 
 
 def backoff(claim: Claim) -> float:

@@ -103,6 +103,8 @@ class Executor:
         self._give_back(kind, slot)
 
     async def _try_to_take(self, kind: str) -> tuple[Slot | None, Returned | None]:
+        if self._closed_because:
+            return None, self._closed_because
         try:
             return await self._take(kind), None
         except Exception as error:  # whatever it is: the jobs did not run
@@ -152,6 +154,9 @@ class Executor:
     def close(self, because: str) -> None:
         """Kill every slot; the jobs in them come to Returned."""
         self._closed_because = Returned(because)
+        for unwanted in self._starting.values():
+            if not unwanted.done():
+                unwanted.set_result(self._closed_because)
         for slot in [*set(self._busy.values()), *(slot for idle in self._idle.values() for _, slot in idle)]:
             slot.kill(Returned(because))
         self._starter.shutdown(wait=False)

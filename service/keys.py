@@ -37,7 +37,7 @@ class Key:
     def client(self) -> str:
         """Whose key it is: NAME-1 and NAME-2 are both NAME's."""
         name, _, number = self.id.rpartition("-")
-        return name if number.isdecimal() else self.id
+        return name if name and number.isdecimal() else self.id
 
     def may(self, scope: str) -> bool:
         return scope in self.scopes or ADMIN in self.scopes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Pipe
 
 import msgspec
@@ -15,9 +15,11 @@ HEADER = 4  # bytes of length, as multiprocessing's connections write it
 
 
 class Reply(msgspec.Struct, array_like=True):
-    """What one job came to: its result as JSON, or (type, message, traceback). `max_rss` is bytes, the most that the
-    process has had so far."""
+    """What one job came to: its result as JSON, or (type, message, traceback). `place` is its own in the course.
+    `max_rss` is bytes, the most that the process has had so far."""
 
+    course: int
+    place: int
     result: bytes | None
     error: tuple[str, str, str] | None
     seconds: float
@@ -60,14 +62,12 @@ class Replies:
 
     def _fill(self) -> bool:
         """Whether that was the last: all who could write have ended."""
-        while True:
-            try:
-                chunk = os.read(self._reader.fileno(), CHUNK)
-            except BlockingIOError:
-                return False
-            if not chunk:
-                return True
-            self._buffer += chunk
+        try:  # once: who writes without an end must not hold the event loop
+            chunk = os.read(self._reader.fileno(), CHUNK)
+        except BlockingIOError:
+            return False
+        self._buffer += chunk
+        return not chunk
 
     def read(self) -> Iterator[Reply]:
         """Those that have come. Raises ValueError for what is none: the job may have written there."""
@@ -82,10 +82,11 @@ class Replies:
             del self._buffer[:end]
             yield decode(message)
 
-    def recall(self) -> None:
-        """Jobs that have not begun do not begin. The process looks before each, and after its reply to the one before:
-        so what has no reply after this, but for the first such, never begins."""
-        self._recall.send_bytes(b"")
+    def recall(self, course: int) -> None:
+        """Jobs of this course that have not begun do not begin. The process looks before each, and after its reply to
+        the one before: so what has no reply after this, but for the first such, never begins."""
+        with suppress(OSError):  # it is dead, or has closed its end
+            self._recall.send_bytes(b"%d" % course)
 
     def close(self) -> None:
         for end in (self._reader, self.writer, self.recalled, self._recall):

@@ -60,6 +60,7 @@ def initialise(
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))  # blocked in the fork server
     linux.die_with_parent()
     threading.Thread(target=_die_with_producer, name="watchdog", daemon=True).start()
+    threading.Thread(target=linux.low_share, name="low-share", daemon=True).start()
     if memory:
         linux.limit_memory(memory)
     registry.load(jobs)
@@ -88,18 +89,29 @@ def _die_with_producer() -> None:
     linux.kill_tree(os.getpid())
 
 
-def run_all(jobs: Sequence[tuple[str, bytes, int]], result_max: int) -> int:
+def run_all(course: int, jobs: Sequence[tuple[str, bytes, int]], result_max: int) -> int:
     """Run jobs (name, arguments, attempt) one after the other, and reply after each. How many have run: not all, where
     the rest was recalled."""
-    for number, (name, args, attempt) in enumerate(jobs):
-        if number and _slot.recalled.poll():
-            _slot.recalled.recv_bytes()
-            return number
-        reply = replies.encode(run(name, args, attempt, result_max))
+    process = os.getpid()
+    for place, (name, args, attempt) in enumerate(jobs):
+        if place and _recalled(course):
+            return place
+        reply = run(name, args, attempt, result_max)
+        if os.getpid() != process:
+            os._exit(0)  # a child that the job has forked, and that came back from it: it is not to answer for us
+        reply.course, reply.place = course, place
         with suppress(OSError):  # whatever the job has closed
             os.write(_slot.output, _slot.mark)
-        _slot.replies.send_bytes(reply)
+        _slot.replies.send_bytes(replies.encode(reply))
     return len(jobs)
+
+
+def _recalled(course: int) -> bool:
+    """A word that came too late for the course before is still there."""
+    while _slot.recalled.poll():
+        if _slot.recalled.recv_bytes() == b"%d" % course:
+            return True
+    return False
 
 
 def run(name: str, args: bytes, attempt: int, result_max: int) -> Reply:
@@ -113,7 +125,7 @@ def run(name: str, args: bytes, attempt: int, result_max: int) -> Reply:
         sys.stdout.flush()
         sys.stderr.flush()
     max_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Reply(result, error, time.monotonic() - began, time.process_time() - used, max_rss)
+    return Reply(0, 0, result, error, time.monotonic() - began, time.process_time() - used, max_rss)
 
 
 def encode(result: Any, result_max: int) -> bytes:

@@ -90,7 +90,7 @@ class ProcessSlot:
         if process and process.pid:
             linux.kill_tree(process.pid)
         self._pool.shutdown(wait=False)
-        self._output.close()
+        self._close()
 
     def died(self) -> bool:
         """Also while it was idle: what an earlier job left in it may have ended it."""
@@ -103,15 +103,15 @@ class ProcessSlot:
         with self._output.followed(), self._replies.followed(course.readable):  # from before the first begins
             try:
                 jobs = [(claim.job.name, claim.job.args, claim.attempt) for claim in claims]
-                work = asyncio.wrap_future(self._pool.submit(runner.run_all, jobs, self._result_max))
+                work = asyncio.wrap_future(self._pool.submit(runner.run_all, course.number, jobs, self._result_max))
             except BrokenExecutor:
                 self.kill(Returned("the slot is gone"))
                 course.stop(Returned("the slot had died before"))
             else:
                 course.begin()
-                whole = await self._end_of(work)
+                await self._end_of(work)
                 course.readable()
-                course.stop(NOT_BEGUN if whole else self._post_mortem())
+                course.stop(self._verdict(work, course.replied))
         self._course = None
         if not self.alive:
             self._close()
@@ -120,14 +120,24 @@ class ProcessSlot:
         self._output.close()
         self._replies.close()
 
-    async def _end_of(self, work: asyncio.Future[int]) -> bool:
-        """Whether it ended by itself. After a kill it is not waited for without end."""
+    async def _end_of(self, work: asyncio.Future[int]) -> None:
+        """After a kill it is not waited for without end."""
         await asyncio.wait((work, self._killed), return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
             await asyncio.wait((work,), timeout=DEATH_TIMEOUT)
         if not work.done():
             work.cancel()
-        return work.done() and not work.cancelled() and work.exception() is None
+
+    def _verdict(self, work: asyncio.Future[int], replied: int) -> Outcome:
+        """What the job comes to that the process is at, if there is one."""
+        error = None if work.cancelled() else work.exception()
+        if self._killed_because or work.cancelled() or isinstance(error, BrokenExecutor):
+            return self._post_mortem()
+        if error is None and work.result() == replied:
+            return NOT_BEGUN
+        reason = "the slot's process cannot reply any more: the job has closed what is not its own"
+        self.kill(Crashed(f"{reason} ({error!r})" if error else reason))
+        return Crashed(f"{reason} ({error!r})" if error else reason)
 
     def drop(self, claim: Claim, because: Outcome) -> None:
         """This job of those that run here is to come to `because`; to end one is to kill the slot that it is in."""
@@ -188,9 +198,9 @@ class ThreadSlot:
         return False
 
     async def run(self, claims: Sequence[Claim], told: Told) -> None:
-        for claim in claims:
-            told.began(claim)
-            told.ended(claim, await self._run(claim))
+        (claim,) = claims
+        told.began(claim)
+        told.ended(claim, await self._run(claim))
 
     async def _run(self, claim: Claim) -> Outcome:
         job = claim.job

@@ -89,7 +89,8 @@ def fill(file: Path, state: State, before: int, size: int) -> None:
 
 
 def calls(backlog: Backlog) -> dict[str, Callable[[], object]]:
-    claimed = []
+    claimed, known = [], a_job()
+    backlog.put([known])
 
     def claim() -> None:
         backlog.put([a_job()])
@@ -106,7 +107,7 @@ def calls(backlog: Backlog) -> dict[str, Callable[[], object]]:
         "list 50": lambda: backlog.page(None, None, None, 50),
         "list, nothing found": lambda: backlog.page(None, "other", None, 50),
         "list 50 failed": lambda: backlog.page(State.FAILED, None, None, 50),
-        "get": lambda: backlog.get("01800000-0000-7000-8000-000000000000"),
+        "get": lambda: backlog.get(known.id),
         "counts": backlog.counts,
         "prune": backlog.prune,
     }

@@ -27,10 +27,9 @@ def check() -> None:
 
 
 def steps(plan: Plan, figures: Figures, folder: Path) -> list[tuple[str, Callable[[], None]]]:
-    file = folder / "peer.db"
     return [
-        ("huey: accept", lambda: accept(plan, figures, file)),
-        ("huey: drain", lambda: figures.add("peer drain", drain(plan, folder / f"peer-{time.monotonic_ns()}.db"))),
+        ("huey: accept", lambda: accept(plan, figures, folder / f"accept-{time.monotonic_ns()}.db")),
+        ("huey: drain", lambda: figures.add("peer drain", drain(plan, folder / f"drain-{time.monotonic_ns()}.db"))),
     ]
 
 

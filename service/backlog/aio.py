@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
 from service.backlog.base import NO_PACKS, Backlog, Page
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-GROUP = 512  # writes in one commit at most, so that no request waits for a transaction without end
+GROUP = 512  # rows in one commit at most, so that no request waits for a transaction without end
 SAMPLES = 20  # of the jobs that have ended, one with every sweep: the last ten seconds
 BUSY_PAUSE = 0.05  # seconds before a store that somebody else holds is tried again
 
@@ -37,6 +38,10 @@ class Write:
     argument: Any
     future: asyncio.Future[Any]
     deadline: float
+
+    @property
+    def rows(self) -> int:
+        return len(self.argument[0]) if self.verb == "put_all" else 1
 
 
 class Status(NamedTuple):
@@ -281,7 +286,9 @@ class AsyncBacklog:
 
     def _take(self) -> list[Write]:
         with self._changed:
-            taken, self._pending = self._pending[:GROUP], self._pending[GROUP:]
+            rows = accumulate(write.rows for write in self._pending)
+            number = max(1, sum(total <= GROUP for total in rows))
+            taken, self._pending = self._pending[:number], self._pending[number:]
             return taken
 
     def _apply(self, writes: list[Write]) -> list[Any]:

@@ -115,12 +115,12 @@ KEPT = f"iif(json_array_length(history) >= {HISTORY_MAX}, json_remove(history, '
 
 # Many at once: while a statement runs, the event loop has the interpreter, and it does not give it back between two
 # rows as soon as it is asked. Row by row, a commit of 30 took three times as long.
-TOGETHER = 64  # rows in one statement at most; for each number of them one is compiled, and kept
-STATEMENTS = 4 * TOGETHER  # that are kept
+ROWS = 64  # rows in one statement at most; for each number of them one is compiled, and kept
+STATEMENTS = 4 * ROWS  # that are kept
 
 
 def groups(count: int) -> Iterator[slice]:
-    return (slice(start, min(start + TOGETHER, count)) for start in range(0, count, TOGETHER))
+    return (slice(start, min(start + ROWS, count)) for start in range(0, count, ROWS))
 
 
 def rows(count: int, columns: str) -> str:
@@ -154,21 +154,22 @@ PRUNE_KEYS = "DELETE FROM keys WHERE key IN (SELECT key FROM keys WHERE at <= ? 
 # them at most: a hundred thousand that have expired, and that nobody has swept, would hold up every claim, and with it
 # every put.
 FIRST = """
-SELECT json_group_array(json_array(seq, name, crashes, losses, octet_length(args)))
-FROM (SELECT * FROM (SELECT * FROM jobs WHERE state = 'queued' AND due_boot IS NULL ORDER BY rank, seq LIMIT :look)
+SELECT json_group_array(json_array(seq, name, crashes, losses, size))
+FROM (SELECT * FROM (SELECT seq, name, crashes, losses, octet_length(args) AS size, expires_boot, expires FROM jobs
+                     WHERE state = 'queued' AND due_boot IS NULL ORDER BY rank, seq LIMIT :look)
       WHERE expires_boot IS NULL OR expires > :clock LIMIT :most)
 """
 # Of those that are taken; of all that were looked at, the arguments may be gigabytes.
 TAKEN = """
 SELECT json_group_array(json_array(
-    id, name, args, timeout, attempts, priority, token + 1, attempt + 1, crashes, losses, run_at))
-FROM (SELECT jobs.* FROM json_each(:seqs) JOIN jobs ON seq = value ORDER BY rank, seq)
+    rank, seq, id, name, args, timeout, attempts, priority, token + 1, attempt + 1, crashes, losses, run_at))
+FROM jobs WHERE seq IN (SELECT value FROM json_each(:seqs))
 """
 # In the same transaction, under the write lock: two workers can never take the same job.
 CLAIM = """
 UPDATE jobs SET state = 'running', worker = :worker, attempt = attempt + 1, token = token + 1, started_at = :now,
     expires_boot = NULL, expires = NULL
-WHERE seq IN (SELECT value FROM json_each(:seqs))
+WHERE seq IN (SELECT value FROM json_each(:seqs)) AND state = 'queued'
 """
 
 

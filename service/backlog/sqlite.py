@@ -19,7 +19,7 @@ from service.errors import BacklogFull, StoreError, StoreFull
 from service.job import REQUEUED_FROM, Callback, Claim, Job, Listed, Receipt, Record, Running, Settlement, State
 from service.pace import fitting, pack
 
-LOOK = 5 * BITE  # jobs that a claim looks at beyond those that it wants
+LOOK = 100 * BITE  # jobs that a claim looks at beyond those that it wants
 CLAIM_BYTES = 4 << 20  # of arguments in one claim, where it takes more jobs than slots
 LATE = 1.0  # seconds for which a worker that was late believes others to be late too: they ask again meanwhile
 
@@ -128,13 +128,16 @@ class SqliteBacklog(Store, Backlog):
         with self._own_batch():
             values = {"clock": self._clock(), "most": most, "look": most + LOOK}
             first: list[Any] = json.loads(self._db.execute(sql.FIRST, values).get)
+            if not first:
+                return []
             taken = fitting([pack(name, crashes, losses, packs) for _, name, crashes, losses, _ in first], slots)
             while taken > slots and sum(row[4] for row in first[:taken]) > CLAIM_BYTES:
                 taken = max(slots, taken // 2)
             seqs = json.dumps([row[0] for row in first[:taken]])
             rows: list[Any] = json.loads(self._db.execute(sql.TAKEN, {"seqs": seqs}).get)
             self._db.execute(sql.CLAIM, {"worker": worker, "now": now, "seqs": seqs})
-            self._moved(taken, State.QUEUED, State.RUNNING)
+            self._moved(self._db.changes(), State.QUEUED, State.RUNNING)
+        rows.sort()
         return [_claim(row, now) for row in rows]
 
     def extend(self, worker: str, lease: float) -> bool:
@@ -389,7 +392,7 @@ def _listed(seq: int, id: str, name: str, state: str, *rest: Any) -> Listed:
 
 
 def _claim(row: list[Any], now: float) -> Claim:
-    id, name, args, timeout, attempts, priority, token, attempt, crashes, losses, run_at = row
+    _, _, id, name, args, timeout, attempts, priority, token, attempt, crashes, losses, run_at = row
     job = Job(id, name, args.encode(), timeout, attempts, priority)
     return Claim(job, token, attempt, crashes, losses, now, max(0.0, now - run_at))
 
