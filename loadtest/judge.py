@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+# Seconds in which a killed slot may still be given a job: it has a low share of a busy core, and is run to be gone.
+DYING = 0.5
 SLACK = 0.05  # seconds that the order of two notes may be off
 DEATH = (
     10.0  # seconds until a killed producer's jobs are found: 2 s promised, or the boot of a new one on a busy machine
@@ -133,7 +135,7 @@ def causes(kill: Kill, line: Line, kills: list[Kill], limits: Limits) -> bool:
         case ("lost", "its producer ended") | ("returned", "the producer stops"):
             return drains(kill) and took <= limits.drain + DRAIN_MORE
         case "crashed", _:
-            return slot_dies(kill) and line.started <= kill.at + SLACK and took <= CRASH
+            return slot_dies(kill) and line.started <= kill.at + DYING and took <= CRASH
         case "returned", reason if reason.startswith(("a slot cannot start", "the slot had died before")):
             return slot_dies(kill) and took <= CRASH
         case _:

@@ -234,3 +234,18 @@ def leaves_a_printer() -> int:
 @job
 def allocates(megabytes: int) -> int:
     return len(bytearray(megabytes << 20))
+
+
+@job
+def forks_and_comes_back() -> str:
+    """The child returns, or would: it raises where its exec fails."""
+    if os.fork() == 0:
+        sys.exit(1)
+    os.wait()
+    return "parent"
+
+
+@job
+def closes_everything_and_sleeps() -> None:
+    os.closerange(3, 256)
+    time.sleep(60)

@@ -716,3 +716,46 @@ def test_a_stop_ends_what_runs_and_what_waits_behind_it() -> None:
         assert await course.outcomes() == [Returned("the producer stops"), NOT_BEGUN]
 
     in_slots(test)
+
+
+def test_a_child_that_a_job_has_forked_does_not_answer_for_it(tmp_path: Path) -> None:
+    async def test(slots: Slots) -> None:
+        course = Course(slots, ("forks_and_comes_back", {}), ("echo", {"value": 2}), ("own_pid", {}))
+        forked, two, three = await course.outcomes()
+        assert (result(forked), result(two)) == ("parent", 2)
+        assert result(three) == result(await slots.run("own_pid"))
+
+    in_slots(test)
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+def test_a_job_that_closes_everything_is_ended_at_its_limit_all_the_same(behind: int) -> None:
+    async def test(slots: Slots) -> None:
+        started = time.monotonic()
+        jobs = [("closes_everything_and_sleeps", {}), *[("echo", {"value": 2})] * behind]
+        first, *others = await Course(slots, *jobs, limits={0: 0.4}).outcomes()
+        assert isinstance(first, (TimedOut, Crashed))
+        assert others == [NOT_BEGUN] * behind
+        assert time.monotonic() - started < 0.4 + GONE + SLACK
+        assert result(await slots.run("echo", value=3)) == 3
+
+    in_slots(test)
+
+
+def test_a_cancel_that_comes_too_late_hits_nobody_else(tmp_path: Path) -> None:
+    """The loop was busy: the process has gone on, and its replies are still to be read."""
+
+    async def test(slots: Slots) -> None:
+        gate = tmp_path / "gate"
+        jobs = [("echo", {"value": n}) for n in range(3)]
+        course = Course(slots, *jobs, ("waits_for", {"path": str(gate)}), ("echo", {"value": 4}))
+        while not course.told.beginnings:
+            await asyncio.sleep(0)
+        time.sleep(0.2)  # the event loop stands still; the process is at the fourth by now
+        assert slots.executor.kill(course.claims[1], Cancelled())
+        gate.write_text("go on")
+        outcomes = await course.outcomes()
+        assert [result(outcome) for outcome in outcomes[:3]] == [0, 1, 2]
+        assert Cancelled() not in outcomes
+
+    in_slots(test)

@@ -60,7 +60,7 @@ def test_a_hit_explains_what_it_does(what: Line, by: Kill) -> None:
         (CRASHED, kill(99.9, "slot", "TERM")),  # slots ignore it
         (CRASHED, kill(99.9, "slot", "STOP", until=99.95)),
         (CRASHED, kill(99.9, "slot", "KILL", Q)),  # of another producer
-        (CRASHED, kill(98.5, "slot", "KILL")),  # before the job began
+        (CRASHED, kill(98.4, "slot", "KILL")),  # well before the job began
         (CRASHED, kill(100.2, "slot", "KILL")),  # after it had ended
         (CRASHED, kill(99.9, "tracker", "KILL")),
         (CRASHED, kill(99.9, "nginx worker", "KILL", P)),
