@@ -9,7 +9,6 @@ from pathlib import Path
 
 from service.linux import cores
 
-from .jobs import noop
 from .store import a_job
 
 ROWS = 50  # in one commit: what comes together when 64 clients wait
@@ -39,14 +38,18 @@ def row() -> tuple[object, ...]:
     return job.id, job.name, job.args.decode(), job.priority, job.timeout, job.attempts, now, now
 
 
+def nothing() -> None:
+    """Not one of `jobs`: to import those would register them in this process."""
+
+
 def pool_calls(seconds: float) -> float:
     """Calls per second of a function that does nothing, in a ProcessPoolExecutor with a worker per core."""
     pending: deque[Future[object]] = deque()
     with ProcessPoolExecutor(cores(), mp_context=get_context("forkserver")) as pool:
-        pool.submit(noop).result()
+        pool.submit(nothing).result()
         began, done = time.monotonic(), 0
         while time.monotonic() - began < seconds:
-            pending.append(pool.submit(noop))
+            pending.append(pool.submit(nothing))
             if len(pending) > AHEAD:
                 pending.popleft().result()
                 done += 1

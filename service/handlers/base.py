@@ -177,7 +177,6 @@ class Handler(RequestHandler):
         encoded = msgspec.json.encode(body) + b"\n"
         self.set_status(status)
         self._headers["Content-Type"] = "application/json"
-        self._headers["Content-Length"] = str(len(encoded))
         self.finish(encoded)
 
     def body(self, kind: type[msgspec.Struct]) -> Any:
