@@ -47,6 +47,11 @@ SETTINGS = VAR / "run/settings.json"  # the environment of every server that sta
 SERVERS = 2  # so that one serves while the other is replaced
 
 CHECKED = "the settings and the jobs are good"  # what `python -m service check` says last
+# What a deployment must not lose because somebody forgot to say it.
+KEPT = {
+    "API_KEYS_FILE": "To ask for no keys any more: make down, then make up",
+    "JOBS": "For the jobs that come with it: JOBS=service.jobs",
+}
 # Why a server can be up and say 503 all the same. It refuses jobs then, and runs those that it has.
 FULL = ("/problems/backlog-full", "/problems/disk-full")
 READY_TIMEOUT = 60.0  # seconds
@@ -110,6 +115,9 @@ def running_settings() -> str:
         if running[name] != now:
             setting = name.replace("STOP_SECONDS", "DRAIN")
             fail(f"{setting} is not what the stack was started with, and needs a new start: make down, then make up")
+    for name in KEPT:
+        if running.get(name) and not environment().get(name):
+            fail(f"{name} is not set, and was {running[name]} before: set it, in .env for instance. {KEPT[name]}")
     return SETTINGS.read_text()
 
 

@@ -134,7 +134,7 @@ class Backlog(Protocol):
         """Whether a job that is not here was here once. True also for an id of that time that never was."""
 
     def ended(self) -> int:
-        """How many jobs have ended since the backlog was made, also those that were removed."""
+        """How often a job has ended since the backlog was made, also those that were removed, or are queued again."""
 
     def counts(self) -> dict[State, int]:
         """Jobs by state. Never a scan: the cost does not grow with the backlog."""

@@ -140,7 +140,7 @@ class MemoryBacklog(Backlog):
         plain = structs.replace(job, key=None, fingerprint=b"", delay=0.0, expires_in=None, callback=None)
         row = Row(plain, self._seq, now, run_at, self._rank(job) + job.delay)
         row.url = job.callback
-        position = None if job.delay else 1 + self._ahead(row, queued)
+        position = None if job.delay else 1 + sum(other.rank <= row.rank for other in self._ready())
         if job.delay:
             row.due = self._clock() + job.delay
         if job.expires_in is not None:
@@ -156,9 +156,6 @@ class MemoryBacklog(Backlog):
 
     def _full(self) -> BacklogFull:
         return BacklogFull(f"there are BACKLOG_MAX={self._bounds.backlog_max} queued jobs already")
-
-    def _ahead(self, row: Row, queued: int) -> int:
-        return sum(other.rank < row.rank for other in self._ready()) if row.job.priority > 0 else queued
 
     def refusal(self) -> StoreError | None:
         return self._full() if self.counts()[State.QUEUED] >= self._bounds.backlog_max else None
@@ -442,7 +439,7 @@ class MemoryBacklog(Backlog):
         return id <= self._removed_until
 
     def ended(self) -> int:
-        return self._removed + sum(row.finished_at is not None for row in list(self._rows.values()))
+        return sum(n for (_, state), n in self._tally.copy().items() if state.ended)
 
     def counts(self) -> dict[State, int]:
         return {state: 0 for state in State} | Counter(row.state for row in list(self._rows.values()))

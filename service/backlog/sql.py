@@ -140,9 +140,10 @@ VALUES {rows(count, "?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?")} ON
 NEWEST = "SELECT coalesce(max(seq), 0) FROM jobs"
 HERE = "SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(?)) AND seq <= ?"
 
-# At most COUNTED steps, so that a put into a long backlog costs no more than one into a short one.
+# What waits for its time is not before it. At most COUNTED steps, so that a put into a long backlog costs no more than
+# one into a short one.
 AHEAD = """
-SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'queued' AND due_boot IS NULL AND rank < ? LIMIT ?)
+SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'queued' AND due_boot IS NULL AND rank <= ? LIMIT ?)
 """
 
 # Who has used this idempotency key, and for what.
@@ -346,7 +347,8 @@ INSERT INTO marks VALUES ('removed', ?) ON CONFLICT (name) DO UPDATE SET value =
 """
 
 ENDED_HERE = "SELECT coalesce(sum(n), 0) FROM counts WHERE state NOT IN ('queued', 'running', 'removed')"
-ENDED = "SELECT coalesce(sum(n), 0) FROM counts WHERE state NOT IN ('queued', 'running')"
+# Never less than before: what is queued again has ended all the same.
+ENDED = "SELECT coalesce(sum(n), 0) FROM tally WHERE state <> 'queued'"
 
 # What a worker has counted since it last did this.
 PUBLISH = "INSERT INTO samples VALUES (?, ?) ON CONFLICT (sample) DO UPDATE SET n = n + excluded.n"
@@ -377,4 +379,6 @@ CREATE INDEX jobs_cancelling ON jobs (worker) WHERE cancel = 1;
 {CALLBACKS}
 {TALLY}{SAMPLES}
 """,
+    # For a while, schema 3 was without this index.
+    3: BADLY_INDEXES.replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS"),
 }

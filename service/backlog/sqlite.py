@@ -45,14 +45,15 @@ class SqliteBacklog(Store, Backlog):
     def _put(self, jobs: list[Job], refusal: StoreError | None) -> list[Receipt | StoreError]:
         queued = self._queued()
         taken = [] if refusal else jobs[: max(self._bounds.backlog_max - queued, 0)]
-        ahead = self._ahead(taken[0], queued) if taken else 0
+        ahead = self._ahead(max((self._rank(job) for job in taken if not job.delay), default=None), queued)
         here = self._insert(taken)
         receipts: list[Receipt | StoreError] = []
         for job in taken:
             new = job.id not in here
             here.add(job.id)
-            ahead += new
-            receipts.append(Receipt(job.id, new, position=ahead if new and not job.delay else None))
+            due = new and not job.delay
+            ahead += due
+            receipts.append(Receipt(job.id, new, position=ahead if due else None))
         return receipts + [refusal or self._full()] * (len(jobs) - len(taken))
 
     def _insert(self, jobs: Sequence[Job]) -> set[str]:
@@ -116,11 +117,11 @@ class SqliteBacklog(Store, Backlog):
     def _expires(self, within: float | None, now: float) -> tuple[str | None, float | None, float | None]:
         return (None, None, None) if within is None else (self._boot, self._clock() + within, now + within)
 
-    def _ahead(self, job: Job, queued: int) -> int:
-        """How many can start before it, at most. Of those put like most, all that are queued."""
-        if job.priority <= 0 or not queued:
-            return queued
-        ahead: int = self._db.execute(sql.AHEAD, (self._rank(job), COUNTED)).get
+    def _ahead(self, rank: float | None, queued: int) -> int:
+        """How many can start before what has this rank, at most."""
+        if rank is None or not queued:
+            return 0
+        ahead: int = self._db.execute(sql.AHEAD, (rank, COUNTED)).get
         return ahead if ahead < COUNTED else queued
 
     def claim(self, slots: int, worker: str, packs: Mapping[str, int] = NO_PACKS) -> list[Claim]:

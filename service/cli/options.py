@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter, _SubParsersAction
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter, _SubParsersAction
 
 COMMANDS = ("submit", "status", "wait", "list", "cancel", "retry")
 STATES = ("queued", "running", "succeeded", "failed", "cancelled", "expired")
@@ -35,17 +35,19 @@ Commands = _SubParsersAction  # argparse has no public name for it
 
 
 def seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 <= value < math.inf:
-        raise ValueError
+        raise ArgumentTypeError(f"{text!r} is no number of seconds")
     return value
 
 
 def count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise ArgumentTypeError(f"{text!r} is not 1 or more")
+    return int(text)
 
 
 def add_to(commands: Commands[ArgumentParser]) -> None:
@@ -132,7 +134,7 @@ def complete(given: Namespace, rest: list[str]) -> str:
 
 
 def wrong_submit(given: Namespace) -> str:
-    if wrong := [word for word in given.words if "=" not in word]:
+    if wrong := [word for word in given.words if word.find("=") < 1]:
         return f"arguments are name=value, not {wrong[0]!r}"
     if given.words and given.args:
         return "arguments are given as name=value or with --args, not both"

@@ -82,8 +82,12 @@ class HistoryEntry(msgspec.Struct):
     worker: Annotated[str | None, Meta(description="the producer that ran it; null where none did")]
     started_at: Stamp | None
     finished_at: Stamp
-    outcome: Literal[
-        "succeeded", "raised", "crashed", "timed_out", "returned", "lost", "cancelled", "expired", "requeued"
+    outcome: Annotated[
+        Literal["succeeded", "raised", "crashed", "timed_out", "returned", "lost", "cancelled", "expired", "requeued"],
+        Meta(
+            description="raised: an exception; crashed: its process ended; returned: given back, which costs no "
+            "attempt; lost: its producer died or hung; requeued: somebody asked for it"
+        ),
     ]
     reason: str | None
     cpu_seconds: float | None
@@ -158,13 +162,6 @@ class Change(msgspec.Struct):
     attempt: int | UnsetType = UNSET
     outcome: str | UnsetType = UNSET
     reason: str | UnsetType | None = UNSET
-
-
-class Queued(msgspec.Struct):
-    """A job that is queued again."""
-
-    id: Id
-    state: State
 
 
 class Retried(msgspec.Struct, omit_defaults=True):

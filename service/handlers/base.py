@@ -183,7 +183,13 @@ class Handler(RequestHandler):
         """The request's body. Raises WrongContentType, Malformed, BadArguments."""
         if self.content_type not in JSON_TYPES:
             raise WrongContentType("send application/json")
+        self.refuse_compressed()
         return parse(self.request.body, kind)
+
+    def refuse_compressed(self) -> None:
+        """Raises WrongContentType."""
+        if self.request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise WrongContentType("send it as it is, not compressed: Content-Encoding is not undone here")
 
     def query(self, kind: type[T]) -> T:
         """The request's query. Raises BadArguments."""

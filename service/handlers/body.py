@@ -44,9 +44,10 @@ class Submission(msgspec.Struct, forbid_unknown_fields=True):
         Annotated[float, Meta(gt=0, le=YEAR)] | None, Meta(description="seconds one attempt may take")
     ] = None
     attempts: Annotated[Annotated[int, Meta(ge=1, le=1000)] | None, Meta(description="how many attempts in all")] = None
-    expires_in: Annotated[Later | None, Meta(description="not started within so many seconds: expired, never run")] = (
-        None
-    )
+    expires_in: Annotated[
+        Annotated[float, Meta(gt=0, le=YEAR)] | None,
+        Meta(description="seconds; not started within them: expired, never run"),
+    ] = None
     deadline: Annotated[Moment | None, Meta(description="not started by then: expired, never run")] = None
 
     callback: Annotated[
@@ -61,6 +62,12 @@ class Submission(msgspec.Struct, forbid_unknown_fields=True):
         for moment in (self.run_at, self.deadline):
             if moment is not None and moment.timestamp() > time.time() + YEAR:
                 raise ValueError(f"{moment.isoformat()} is more than a year ahead")
+        # Of what is said alike only: by the clock, a repetition could be refused whose first was accepted.
+        never = (self.delay is not None and self.expires_in is not None and self.delay >= self.expires_in) or (
+            self.run_at is not None and self.deadline is not None and self.run_at >= self.deadline
+        )
+        if never:
+            raise ValueError("it would expire before it may start")
 
     def waits(self, now: float) -> float:
         """Seconds before it can be claimed. `now` is since the epoch."""
@@ -74,9 +81,10 @@ class Submission(msgspec.Struct, forbid_unknown_fields=True):
 class Filter(msgspec.Struct, forbid_unknown_fields=True):
     """The body of POST /jobs/retry."""
 
-    state: Annotated[Literal["failed", "cancelled", "expired"], Meta(description="of the jobs to queue again")] = (
-        "failed"
-    )
+    state: Annotated[
+        Literal["failed", "cancelled", "expired"],
+        Meta(description="of the jobs to queue again; left out, those that have failed"),
+    ] = "failed"
     job: Annotated[str | None, Meta(description="only those of this function")] = None
 
 

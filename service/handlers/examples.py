@@ -12,7 +12,6 @@ from service.handlers.answers import (
     ListedJob,
     Page,
     Producer,
-    Queued,
     Receipt,
     ShortError,
     Statistics,
@@ -59,7 +58,6 @@ DOCUMENT = Document(
 )
 LINES = '{"job": "noop", "args": {"job_id": 1}}\n{"job": "noop", "args": {"job_id": 2}}\n'
 LINE_RECEIPTS = f'{{"id":"{ID}"}}\n{{"id":"{ID[:-1]}9"}}\n'
-QUEUED = Queued(ID, State.QUEUED)
 PAGE = Page(
     [
         ListedJob(

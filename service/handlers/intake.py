@@ -76,11 +76,17 @@ class Intake(Handler):
     def estimated_start(self, submission: Submission, receipt: Receipt) -> str | None:
         """By the pace of the last seconds; None where nothing says anything of it."""
         now = time.time()
+        wait = self._wait(submission.waits(now), receipt)
+        expires = submission.expires(now)
+        return None if wait is None or (expires is not None and wait >= expires) else stamp(now + wait)
+
+    def _wait(self, delay: float, receipt: Receipt) -> float | None:
+        """Seconds before it is started, about."""
         if not receipt.new:
             return None
         if receipt.position is None:
-            return stamp(now + submission.waits(now))
+            return delay
         if receipt.position <= self.server.consumer.free:
-            return stamp(now)
+            return 0.0
         rate = self.server.backlog.drain_rate
-        return stamp(now + receipt.position / rate) if rate else None
+        return receipt.position / rate if rate else None

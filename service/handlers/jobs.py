@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UnsetType
 
 from service.errors import NotFound, Removed, StoreError, WrongState
-from service.handlers.answers import Page, Queued, Retried
+from service.handlers.answers import Page, Retried
 from service.handlers.base import Handler
 from service.handlers.body import Filter, Listing, Submission, Waiting, preferred_wait
 from service.handlers.intake import Intake
@@ -117,7 +117,7 @@ class Retry(Intake, Follow):
             )
         self.server.consumer.wake()
         self.set_header("Location", f"/jobs/{id}")
-        self.answer(202, Queued(id, State.QUEUED))
+        self.answer(202, document(await self.record(id)))
 
 
 class RetryMany(Handler):

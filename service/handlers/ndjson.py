@@ -24,7 +24,7 @@ from tornado.iostream import StreamClosedError
 from tornado.routing import PathMatches
 from tornado.web import stream_request_body
 
-from service.errors import Malformed, ShuttingDown, StoreError, StoreFull, WrongContentType
+from service.errors import Malformed, ShuttingDown, StoreError, StoreFull
 from service.front import Connection
 from service.handlers.base import Handler
 from service.handlers.body import media_type
@@ -72,8 +72,7 @@ class Ndjson(Handler):
         super().prepare()
         if "Idempotency-Key" in self.request.headers:
             raise Malformed("an Idempotency-Key stands for one job: send those jobs one by one, as application/json")
-        if self.request.headers.get("Content-Encoding", "identity") != "identity":
-            raise WrongContentType("send the lines as they are, not compressed")
+        self.refuse_compressed()
         if self.server.draining:
             raise ShuttingDown("no line was looked at: send them again")
         self.server.streams.begin()

@@ -32,7 +32,7 @@ from service.errors import (
     WrongState,
 )
 from service.handlers import answers, examples
-from service.handlers.answers import Change, Document, LineReceipt, Page, Queued, Receipt, Retried, Statistics, Status
+from service.handlers.answers import Change, Document, LineReceipt, Page, Receipt, Retried, Statistics, Status
 from service.handlers.body import KEY_PATTERN, Filter, Listing, Original, Submission, Waiting
 from service.handlers.docs import Docs
 from service.handlers.events import Events
@@ -250,11 +250,7 @@ ROUTES = (
                 "retryJob",
                 "Run a job again",
                 "One that has failed, was cancelled or expired is queued again, with all its attempts.",
-                {
-                    202: Answer(
-                        "It is queued again.", [Content(JSON, Queued, {"queued": examples.QUEUED})], ["Location"]
-                    )
-                },
+                {202: document("It is queued again.", "Location")},
                 faults(CrossSite, *GONE, WrongState, BacklogFull, StoreFull, *STORE),
                 [JOB_ID],
                 tag="jobs",

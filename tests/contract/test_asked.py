@@ -124,6 +124,12 @@ def test_a_position_is_how_many_start_before_at_most(backlog: Backlog, clocks: C
     assert [receipt.position for receipt in receipts if isinstance(receipt, Receipt)] == [1, 2, 1, 1, 5]
 
 
+def test_what_waits_for_its_time_is_not_counted_in_a_position(backlog: Backlog) -> None:
+    receipts = backlog.put([replace(a_job(), delay=60.0), a_job(), replace(a_job(), delay=60.0), a_job()])
+    receipts += backlog.put([a_job(), a_job(priority=1)])
+    assert [receipt.position for receipt in receipts if isinstance(receipt, Receipt)] == [None, 1, None, 2, 3, 1]
+
+
 # not after
 
 

@@ -164,6 +164,17 @@ def test_beyond_a_number_the_oldest_ended_are_removed(open_with: Open, clocks: C
     assert backlog.ended() == 5
 
 
+def test_what_is_queued_again_has_ended_all_the_same(open_with: Open, clocks: Clocks) -> None:
+    backlog = open_with(Bounds())
+    cancelled = put_one(backlog).id
+    backlog.cancel(cancelled)
+    assert backlog.ended() == 1
+    backlog.requeue(cancelled)
+    assert backlog.ended() == 1
+    end(backlog)
+    assert backlog.ended() == 2
+
+
 def test_only_what_has_ended_is_ever_removed(open_with: Open, clocks: Clocks) -> None:
     backlog = open_with(Bounds(keep=0.0, keep_max=0))
     running, queued, waiting = (put_one(backlog).id for _ in range(3))

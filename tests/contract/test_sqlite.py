@@ -148,6 +148,14 @@ def test_a_schema_of_another_release_is_refused_with_a_sentence(
         SqliteBacklog(str(file))
 
 
+def test_an_index_that_schema_3_did_not_always_have_is_made(file: Path, open_one: Callable[[], SqliteBacklog]) -> None:
+    before = open_one()
+    before._db.execute("DROP INDEX jobs_ended_badly_named")
+    before._db.pragma("user_version", 3)
+    count = open_one()._db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'jobs_ended_badly_named'").get
+    assert count == 1
+
+
 def test_a_backlog_of_the_first_release_is_brought_to_this_one(
     file: Path, open_one: Callable[[], SqliteBacklog]
 ) -> None:

@@ -91,7 +91,7 @@ def test_each_end_is_told_once_with_what_came_of_it(running: Server) -> None:
         ends = {
             "succeeded": send(running, it.url, args={"job_id": 9}),
             "failed": send(running, it.url, job="flaky", args={"failures": 1}, attempts=1),
-            "expired": send(running, it.url, delay=1, expires_in=0),
+            "expired": send(running, it.url, deadline="0001-01-01T00:00:00Z"),
             "cancelled": send(running, it.url, delay=60),
         }
         assert running.job(ends["cancelled"])["callback"]["state"] == "waiting"

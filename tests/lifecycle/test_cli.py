@@ -194,6 +194,7 @@ USAGE = {
     "a number that JSON does not have": ["submit", "noop", "--args", '{"job_id": 1e999}'],
     "deep arguments": ["submit", "noop", "--args", "[" * 60_000],
     "a count of none": ["submit", "noop", "--count", "0"],
+    "an argument without a name": ["submit", "noop", "=3"],
     "an endless delay": ["submit", "noop", "--delay", "inf"],
     "one key for many": ["submit", "noop", "--count", "2", "--idempotency-key", "k"],
     "a key of two lines": ["submit", "noop", "--idempotency-key", "a\nb"],

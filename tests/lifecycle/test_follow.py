@@ -58,9 +58,12 @@ def test_a_moment_that_has_passed_is_now(running: Server) -> None:
     running.wait_for(response.headers["Location"], "succeeded")
 
 
-@pytest.mark.parametrize("until", [{"expires_in": 0}, {"deadline": "0001-01-01T00:00:00+14:00"}, {"expires_in": 0.2}])
-def test_what_is_not_started_by_its_deadline_expires(running: Server, until: dict[str, Any]) -> None:
-    job = running.wait_for(send(running, {"job": "noop", "delay": 1, **until}).headers["Location"], "expired")
+@pytest.mark.parametrize("until", ["deadline", "expires_in"])
+def test_what_is_not_started_by_its_deadline_expires(running: Server, until: str) -> None:
+    passed = {"delay": 1, "deadline": "0001-01-01T00:00:00+14:00"}
+    response = send(running, {"job": "noop"} | (passed if until == "deadline" else {"run_at": from_now(1), until: 0.2}))
+    assert response.json()["estimated_start"] is None
+    job = running.wait_for(response.headers["Location"], "expired")
     assert (job["attempt"], job["started_at"]) == (0, None)
     assert job["history"][0]["outcome"] == "expired"
 
@@ -81,6 +84,9 @@ def test_its_own_limits_hold_for_a_job(running: Server) -> None:
         {"deadline": "9999-12-31T23:59:59-14:00"},
         {"deadline": "2030-01-01T00:00:00Z", "expires_in": 1},
         {"expires_in": "1"},
+        {"expires_in": 0},
+        {"expires_in": 2, "delay": 2},
+        {"deadline": "2026-01-01T00:00:00Z", "run_at": "2026-01-01T00:00:00Z"},
         {"priority": 101},
         {"priority": 1.5},
         {"timeout": 0},
@@ -231,6 +237,7 @@ def test_a_failed_job_runs_again_when_it_is_asked_to(running: Server) -> None:
     running.wait_for(location, "failed")
     answer = requests.post(f"{running.url}{location}/retry")
     assert (answer.status_code, answer.headers["Location"]) == (202, location)
+    assert answer.json()["args"] == {"failures": 1}
     job = running.wait_for(location, "failed")
     assert [entry["outcome"] for entry in job["history"]] == ["raised", "requeued", "raised"]
 
