@@ -22,7 +22,7 @@ KEY_KEPT = 86400.0  # seconds after which an idempotency key may be used anew
 # Seconds that one step of priority is worth: a job goes before those of a priority one lower that came up to so much
 # earlier, and no flood of higher ones holds it back for longer than 200 times this.
 AGEING = 60.0
-COUNTED = 1_000  # jobs of lower rank that are counted for a position; beyond, it is the length of the backlog
+COUNTED = 200  # due jobs that are counted for a position; where there are more, it is the length of the backlog
 BITE = (
     200  # jobs removed, expired or queued again in one commit; a few milliseconds, so that intake never waits for more
 )
