@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -67,8 +68,12 @@ class SqliteBacklog(Store, Backlog):
             if job.key is not None:
                 self._db.execute(sql.KEEP_KEY, (job.key, job.id, job.fingerprint, self._wall()))
         self._moved(new, None, State.QUEUED)
-        if new == len(jobs):
-            return set()
+        here = self._here(jobs, new) if new < len(jobs) else set()
+        names = Counter({job.id: job.name for job in jobs if job.id not in here}.values())
+        self._db.executemany(sql.COUNT_PUTS, names.items())
+        return here
+
+    def _here(self, jobs: Sequence[Job], new: int) -> set[str]:
         before = self._db.execute(sql.NEWEST).get - new
         return {id for (id,) in self._db.execute(sql.HERE, (json.dumps([job.id for job in jobs]), before))}
 

@@ -148,12 +148,18 @@ def test_a_schema_of_another_release_is_refused_with_a_sentence(
         SqliteBacklog(str(file))
 
 
-def test_an_index_that_schema_3_did_not_always_have_is_made(file: Path, open_one: Callable[[], SqliteBacklog]) -> None:
+def test_what_schema_3_did_not_always_have_is_made_and_what_it_had_is_not_counted_twice(
+    file: Path, open_one: Callable[[], SqliteBacklog]
+) -> None:
     before = open_one()
     before._db.execute("DROP INDEX jobs_ended_badly_named")
+    before._db.execute("""CREATE TRIGGER jobs_put AFTER INSERT ON jobs BEGIN
+        INSERT INTO tally VALUES (NEW.name, 'queued', 1) ON CONFLICT DO UPDATE SET n = n + 1; END""")
     before._db.pragma("user_version", 3)
-    count = open_one()._db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'jobs_ended_badly_named'").get
-    assert count == 1
+    backlog = open_one()
+    assert backlog._db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'jobs_ended_badly_named'").get == 1
+    backlog.put(jobs(3))
+    assert sum(backlog.tally().values()) == 3
 
 
 def test_a_backlog_of_the_first_release_is_brought_to_this_one(
