@@ -16,6 +16,7 @@ DRAIN_MORE = 7.5  # seconds beyond DRAIN: letting go of connections 2.5, last co
 HUNG = 0.6  # leases: a lease is renewed every third of it, so one that hangs for two thirds may lose it
 AFTER = 2.0  # seconds from the end of a stop until its consequences are recorded
 
+NOT_BEGUN = "not begun: "  # how service.course begins what it says of a job that did not run
 CRASHES = 3  # as service.retry has it: a job that kills its slot this often is failed
 WHOLE = ("container", "init", "supervisord")  # roles whose death is the death of all below
 SERVING = ("producer", "master", *WHOLE)
@@ -104,7 +105,7 @@ def lines_of(document: dict[str, Any]) -> list[Line]:
 def expected(line: Line) -> bool:
     """What needs no kill: a success, a failure that was asked for, and what was no execution."""
     asked = line.outcome == "raised" and line.reason.endswith("fails as asked")
-    return line.outcome == "succeeded" or asked or line.reason.startswith("not begun: ")
+    return line.outcome == "succeeded" or asked or line.reason.startswith(NOT_BEGUN)
 
 
 def explain(lines: Iterable[Line], kills: list[Kill], limits: Limits) -> list[Explained]:

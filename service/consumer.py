@@ -150,7 +150,7 @@ class Consumer:
 
     async def _run(self, claims: Sequence[Claim]) -> None:
         try:
-            known = [claim for claim in claims if self._is_known(claim)]
+            known = [claim for claim in claims if self._admit(claim)]
             if known:
                 kind = "process" if needs_process(known[0]) else registry.find(known[0].job.name).kind
                 await self._executor.run(known, kind, self)
@@ -158,7 +158,8 @@ class Consumer:
             self._taken -= 1
             self._woken.set()
 
-    def _is_known(self, claim: Claim) -> bool:
+    def _admit(self, claim: Claim) -> bool:
+        """Whether it can run here; else it is handed back."""
         log.info("scheduling %s", claim.job.label)
         try:
             registry.find(claim.job.name)

@@ -56,8 +56,8 @@ def courses(packs: Sequence[int]) -> Iterator[slice]:
 
 def fitting(packs: Sequence[int], slots: int) -> int:
     """How many of these jobs, from the first, so many slots can take."""
-    parts = list(courses(packs))
-    return parts[slots - 1].stop if len(parts) >= slots > 0 else len(packs) if slots > 0 else 0
+    ends: list[int] = [0, *(part.stop for part in courses(packs))]
+    return ends[min(slots, len(ends) - 1)]
 
 
 def spread(packs: Sequence[int], slots: int) -> list[slice]:

@@ -18,6 +18,7 @@ from loadtest.findings import Findings, Store
 from loadtest.judge import Kill, Limits, Line, Recovery, explain
 from loadtest.target import WEIGHTS
 from loadtest.victim import role_of
+from service import course, retry
 
 LIMITS = Limits(lease=3.0, drain=3.0)
 DIED, HUNG = "its producer died", "its producer hung beyond its lease"
@@ -281,3 +282,8 @@ def test_a_job_that_waited_longer_than_promised_is_a_broken_promise(
     seconds: float, undisturbed: bool, broken: int
 ) -> None:
     assert len(some_findings(recoveries=[Recovery("a", seconds, undisturbed)]).broken()) == broken
+
+
+def test_the_audit_knows_what_the_service_says_and_how_often_it_lets_a_job_crash() -> None:
+    assert course.NOT_BEGUN.reason.startswith(judge.NOT_BEGUN)
+    assert retry.CRASHES == judge.CRASHES
