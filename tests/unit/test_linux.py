@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -111,6 +112,16 @@ def test_children_are_those_of_this_process() -> None:
         assert child.pid in linux.children(os.getpid())
         child.communicate(b"\n")
     assert child.pid not in linux.children(os.getpid())
+
+
+def test_who_goes_while_it_is_asked_for_has_no_children() -> None:
+    for _ in range(300):
+        process = subprocess.Popen(["/bin/true"])
+        reaper = Thread(target=process.wait)
+        reaper.start()
+        while reaper.is_alive():
+            assert linux.children(process.pid) == []
+        reaper.join()
 
 
 def test_a_group_is_killed_with_all_that_was_started_in_it() -> None:
