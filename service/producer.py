@@ -37,7 +37,7 @@ from service.consumer import Consumer
 from service.errors import ConfigError, StoreBusy, StoreFull
 from service.executor import Executor
 from service.front import Front
-from service.handlers import Server, application
+from service.handlers import Server, front_door
 from service.job import new_id
 from service.keys import Keys
 from service.metrics import Metrics
@@ -102,7 +102,7 @@ class Producer:
             return 0
         server = Server(config, backlog, consumer, Watch(backlog), metrics, publisher, self._keys)
         http = Front(
-            application(server),
+            front_door(server),
             max_header_size=HEADER_MAX,
             # Above ours, which is refused as too large; what Tornado refuses is only malformed.
             max_body_size=max(2 * config.body_max, BUFFER_MIN),

@@ -12,13 +12,19 @@ from tornado.web import Application, RequestHandler
 from service import registry
 from service.handlers import docs, openapi
 from service.handlers.base import Server
+from service.handlers.door import Door
 from service.handlers.fixed import Fixture, fixture
 from service.handlers.ndjson import Ndjson, PostsNdjson
 from service.handlers.operate import Nothing
 from service.handlers.page import policy
 from service.handlers.routes import ROUTES
 
-__all__ = ["Server", "application"]
+__all__ = ["Server", "front_door"]
+
+
+def front_door(server: Server) -> Door:
+    """Where every request comes in."""
+    return Door(server, application(server))
 
 
 def application(server: Server) -> Application:

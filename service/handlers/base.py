@@ -101,6 +101,23 @@ def date(second: int) -> str:
     return format_timestamp(second)
 
 
+def id_of(headers: HTTPHeaders) -> str:
+    """The request's, as nginx has given it."""
+    given = headers.get("X-Request-ID", "")
+    return given if ID.fullmatch(given) else uuid4().hex
+
+
+def standing_headers(server: Server, id: str) -> HTTPHeaders:
+    """What every answer has; `id` is the request's."""
+    headers = HTTPHeaders()
+    headers["X-Request-ID"] = id
+    headers["Date"] = date(int(time.time()))
+    if server.draining:
+        headers["Connection"] = "close"  # nginx takes its next request to another producer
+    headers.update(FIXED_HEADERS)
+    return headers
+
+
 class Every:
     """Tornado answers 405 to a method that it does not know, before it asks whoever has a key."""
 
@@ -123,18 +140,9 @@ class Handler(RequestHandler):
 
     def clear(self) -> None:
         """As RequestHandler does it, without the headers that it sets to have them replaced: for every request."""
-        self._headers = HTTPHeaders()
+        self.request_id = id_of(self.request.headers)
+        self._headers = standing_headers(self.application.settings["server"], self.request_id)
         self._write_buffer, self._status_code, self._reason = [], 200, "OK"
-        self.set_default_headers()
-
-    def set_default_headers(self) -> None:
-        given = self.request.headers.get("X-Request-ID", "")
-        self.request_id = given if ID.fullmatch(given) else uuid4().hex
-        self._headers["X-Request-ID"] = self.request_id
-        self._headers["Date"] = date(int(time.time()))
-        if self.application.settings["server"].draining:
-            self._headers["Connection"] = "close"  # nginx takes its next request to another producer
-        self._headers.update(FIXED_HEADERS)
 
     def prepare(self) -> None:
         request_id.set(self.request_id)

@@ -14,7 +14,7 @@ from service.errors import NotFound, Removed, StoreError, WrongState
 from service.handlers.answers import Page, Retried
 from service.handlers.base import Handler
 from service.handlers.body import Filter, Listing, Submission, Waiting, preferred_wait
-from service.handlers.intake import Intake
+from service.handlers.intake import Intake, receipt_of
 from service.handlers.view import document, line
 from service.job import REQUEUED_FROM, Record, State
 from service.keys import ADMIN
@@ -65,7 +65,7 @@ class Jobs(Intake, Follow):
             record = await self.ended(receipt.id, wait)
             if record.state.ended:
                 return self.answer(200, document(record))
-        self.answer(202, self.receipt(submission, receipt))
+        self.answer(202, receipt_of(self.server, submission, receipt))
 
     async def get(self) -> None:
         asked = self.query(Listing)
