@@ -3,9 +3,12 @@ terminal's cursor, and is cut."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
+from contextlib import nullcontext
 from contextvars import ContextVar
+from typing import TextIO
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
@@ -30,6 +33,43 @@ class Formatter(logging.Formatter):
         return super().formatMessage(record)
 
 
+class Handler(logging.StreamHandler[TextIO]):
+    """Writes what is logged in one turn of the event loop at once; a warning, and what a thread says, without delay. A
+    system call for each line, of two for each job, was a twentieth of all that a producer does in a flood."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lines: list[str] = []
+        self._waits = False  # to be written at the end of this turn
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.append(self.format(record) + self.terminator)
+            if record.levelno >= logging.WARNING or not self._later():
+                self.flush()
+        except Exception:
+            self.handleError(record)
+
+    def _later(self) -> bool:
+        if not self._waits:
+            try:
+                asyncio.get_running_loop().call_soon(self._end_of_turn)
+            except RuntimeError:  # a thread, or no event loop
+                return False
+            self._waits = True
+        return True
+
+    def _end_of_turn(self) -> None:
+        self._waits = False
+        self.flush()
+
+    def flush(self) -> None:
+        with self.lock or nullcontext():
+            lines, self._lines = self._lines, []
+            self.stream.write("".join(lines))
+            super().flush()
+
+
 def plain(message: str) -> str:
     """Cut, and with everything escaped that a terminal or a reader of lines would obey: line separators, escapes,
     overrides of the writing direction."""
@@ -45,7 +85,7 @@ def set_up(level: str) -> None:
     # What no line shows: https://docs.python.org/3/howto/logging.html#optimization. It took a third of every line.
     logging._srcfile = None
     logging.logThreads = logging.logMultiprocessing = False
-    handler = logging.StreamHandler(sys.stdout)
+    handler = Handler(sys.stdout)
     handler.setFormatter(Formatter(FORMAT, "%Y-%m-%dT%H:%M:%S"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
     # Below that it tells of clients' mistakes only, and quotes the header: of a key with a stray character, the key.

@@ -198,7 +198,7 @@ def take_what_waits(http: HTTPServer, sockets: list[socket.socket]) -> None:
 def exit_now(code: int) -> None:
     """Threads that were left to themselves would hold an ordinary exit for ever."""
     scratch.drop()
-    sys.stdout.flush()
+    logging.shutdown()
     sys.stderr.flush()
     os._exit(code)
 
