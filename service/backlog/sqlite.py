@@ -44,9 +44,8 @@ class SqliteBacklog(Store, Backlog):
             return receipts
 
     def _put(self, jobs: list[Job], refusal: StoreError | None) -> list[Receipt | StoreError]:
-        queued = self._queued()
+        queued, ahead = self._ahead(max((self._rank(job) for job in jobs if not job.delay), default=0.0))
         taken = [] if refusal else jobs[: max(self._bounds.backlog_max - queued, 0)]
-        ahead = self._ahead(max((self._rank(job) for job in taken if not job.delay), default=None), queued)
         here = self._insert(taken)
         receipts: list[Receipt | StoreError] = []
         for job in taken:
@@ -122,12 +121,11 @@ class SqliteBacklog(Store, Backlog):
     def _expires(self, within: float | None, now: float) -> tuple[str | None, float | None, float | None]:
         return (None, None, None) if within is None else (self._boot, self._clock() + within, now + within)
 
-    def _ahead(self, rank: float | None, queued: int) -> int:
-        """How many can start before what has this rank, at most."""
-        if rank is None or not queued:
-            return 0
-        ahead: int = self._db.execute(sql.AHEAD, (rank, COUNTED)).get
-        return ahead if ahead < COUNTED else queued
+    def _ahead(self, rank: float) -> tuple[int, int]:
+        """How many are queued, and how many of them can start before what has this rank, at most."""
+        n, ahead = self._db.execute(sql.AHEAD, (rank, COUNTED)).get
+        queued: int = (n or 0) + self._changes[State.QUEUED]
+        return queued, ahead if ahead < COUNTED else queued
 
     def claim(self, slots: int, worker: str, packs: Mapping[str, int] = NO_PACKS) -> list[Claim]:
         now, most = self._wall(), slots * max(packs.values(), default=1)
