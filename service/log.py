@@ -13,24 +13,21 @@ from typing import TextIO
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 LINE_MAX = 2000  # characters of a message; of a longer one, a client's text of 1 MiB, the rest tells nobody more
-FORMAT = "%(asctime)s.%(msecs)03d %(levelname)s %(process)d [%(request)s] %(message)s"
 
 
 class Formatter(logging.Formatter):
     _second, _shown = 0, ""  # the last one, and how it is written
 
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
-        if int(record.created) != self._second:
-            self._second, self._shown = int(record.created), super().formatTime(record, datefmt)
-        return self._shown
-
     def format(self, record: logging.LogRecord) -> str:
-        record.request = request_id.get()
-        return super().format(record)
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = plain(record.message)
-        return super().formatMessage(record)
+        second = int(record.created)
+        if second != self._second:
+            self._second, self._shown = second, self.formatTime(record, "%Y-%m-%dT%H:%M:%S")
+        line = (
+            f"{self._shown}.{int(record.msecs):03d} {record.levelname} {record.process} "
+            f"[{request_id.get()}] {plain(record.getMessage())}"
+        )
+        trace = self.formatException(record.exc_info) if record.exc_info else ""
+        return f"{line}\n{trace}" if trace else line
 
 
 class Handler(logging.StreamHandler[TextIO]):
@@ -86,7 +83,7 @@ def set_up(level: str) -> None:
     logging._srcfile = None
     logging.logThreads = logging.logMultiprocessing = False
     handler = Handler(sys.stdout)
-    handler.setFormatter(Formatter(FORMAT, "%Y-%m-%dT%H:%M:%S"))
+    handler.setFormatter(Formatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
     # Below that it tells of clients' mistakes only, and quotes the header: of a key with a stray character, the key.
     logging.getLogger("tornado.general").setLevel(logging.WARNING)

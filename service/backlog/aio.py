@@ -28,6 +28,9 @@ T = TypeVar("T")
 
 
 GROUP = 512  # rows in one commit at most, so that no request waits for a transaction without end
+# Where several came together others are on their way: a commit costs as much as twenty rows of it.
+CROWD = 4  # writes in a commit, above which the next one waits a little
+GATHER = 0.001  # seconds
 SAMPLES = 20  # of the jobs that have ended, one with every sweep: the last ten seconds
 BUSY_PAUSE = 0.05  # seconds before a store that somebody else holds is tried again
 
@@ -234,8 +237,9 @@ class AsyncBacklog:
         future: asyncio.Future[Any] = self._loop.create_future()
         write = Write(verb, argument, future, self._loop.time() + self._commit_timeout)
         with self._changed:
+            if not self._pending:  # else it has been told
+                self._changed.notify()
             self._pending.append(write)
-            self._changed.notify()
         return await future
 
     def _withdraw(self) -> None:
@@ -258,8 +262,11 @@ class AsyncBacklog:
     # What follows runs in the writer thread.
 
     def _write_forever(self) -> None:
+        taken: list[Write] = []
         while self._wait_for_pending():
-            taken: list[Write] = []
+            if len(taken) > CROWD:
+                time.sleep(GATHER)
+            taken = []
             try:
                 with self._backlog.batch():
                     taken = self._take()  # only now: whoever came while we waited for the lock is in
