@@ -28,9 +28,9 @@ T = TypeVar("T")
 
 
 GROUP = 512  # rows in one commit at most, so that no request waits for a transaction without end
-# Where several came together others are on their way: a commit costs as much as twenty rows of it.
+# Where several came together others are on their way: a commit costs as much as twenty rows in it.
 CROWD = 4  # writes in a commit, above which the next one waits a little
-GATHER = 0.001  # seconds
+GATHER = 0.0005  # seconds
 SAMPLES = 20  # of the jobs that have ended, one with every sweep: the last ten seconds
 BUSY_PAUSE = 0.05  # seconds before a store that somebody else holds is tried again
 
