@@ -56,6 +56,8 @@ class Submission(msgspec.Struct, forbid_unknown_fields=True):
     ] = None
 
     def __post_init__(self) -> None:
+        if self.delay is self.run_at is self.expires_in is self.deadline is None:
+            return  # as most are, of a million lines
         for one, other in SAYING_THE_SAME:
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise ValueError(f"{one} and {other} say the same: give one of them")
