@@ -51,7 +51,9 @@ ROWS = (
 )
 PARTS = (
     Part("a bare Tornado handler, 2 processes, same nginx, nothing stored", "jobs/s", "bare accept"),
-    Part("SQLite alone, commits of 50 rows, fsync", "rows/s", "sqlite"),
+    Part("executemany into the product's table, commits of 256 rows, fsync", "rows/s", "executemany"),
+    Part("executemany into a table that only finds ids, commits of 256 rows, fsync", "rows/s", "plain rows"),
+    Part("the same, commits of 50 rows", "rows/s", "sqlite"),
     Part("a process pool alone, a worker per core", "calls/s", "pool"),
     Part("huey on SQLite with fsync, 2 processes: accept", "jobs/s", "peer accept"),
     Part("huey on SQLite with fsync, 2 processes: drain", "jobs/s", "peer drain"),

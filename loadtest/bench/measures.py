@@ -15,7 +15,7 @@ from ..exits import Unusable
 from ..report import percentile
 from .arena import SERVERS, SLOTS, Arena, arena
 from .figures import Figures
-from .limits import ROWS, inserts, pool_calls
+from .limits import ROWS, inserts, pool_calls, same_rows
 from .openloop import latencies
 from .store import fill
 from .wrk import Saturation, saturate
@@ -70,7 +70,8 @@ def steps(plan: Plan, f: Figures, folder: Path, full: Path) -> list[tuple[str, C
         ("durable accept", lambda: accept(plan, f)),
         (f"durable accept, {plan.queued:,} queued", lambda: accept_full(plan, f, full)),
         ("lines", lambda: lines(plan, f)),
-        ("the same lines by executemany", lambda: f.add("executemany", inserts(folder, plan.lines, NDJSON_COMMIT))),
+        ("the same rows by executemany", lambda: f.add("executemany", same_rows(folder, plan.lines, NDJSON_COMMIT))),
+        ("plain rows by executemany", lambda: f.add("plain rows", inserts(folder, plan.lines, NDJSON_COMMIT))),
         ("SQLite alone", lambda: f.add("sqlite", inserts(folder, plan.lines, ROWS))),
         ("drain", lambda: f.add("drain", drain(folder, plan.drained))),
         (f"drain, {plan.queued:,} queued", lambda: f.add("drain full", drained(full, plan.drained))),

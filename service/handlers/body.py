@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -56,8 +57,6 @@ class Submission(msgspec.Struct, forbid_unknown_fields=True):
     ] = None
 
     def __post_init__(self) -> None:
-        if self.delay is self.run_at is self.expires_in is self.deadline is None:
-            return  # as most are, of a million lines
         for one, other in SAYING_THE_SAME:
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise ValueError(f"{one} and {other} say the same: give one of them")
@@ -127,6 +126,26 @@ def parse(body: bytes, kind: type[msgspec.Struct]) -> Any:
         raise Malformed("the JSON is nested too deeply") from None
     except (ValueError, msgspec.DecodeError) as error:
         raise Malformed(f"not JSON: {error}") from None
+
+
+SUBMISSIONS = msgspec.json.Decoder(Submission)
+
+
+def parse_lines(lines: Sequence[bytes]) -> list[Submission] | None:
+    """The same for many Submissions at once, which takes half the time. None: they have to be parsed one by one.
+
+    A line that begins and ends as an object goes over into no other such. A name that stands twice is read once, and
+    leaves a colon too few; where nothing is escaped, nothing makes up for it."""
+    text = b"\n".join(lines)
+    if b"\\" in text or not all(line[:1] + line[-1:] == b"{}" for line in lines):
+        return None
+    try:
+        read = msgspec.json.Decoder().decode_lines(text)
+        if len(read) != len(lines) or msgspec.json.encode(read).count(b":") != text.count(b":"):
+            return None
+        return SUBMISSIONS.decode_lines(text)
+    except (ValueError, RecursionError, msgspec.DecodeError):
+        return None
 
 
 def parse_query(query: dict[str, str], kind: type[T]) -> T:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 
 import msgspec
 
 from service.errors import Refused, ShuttingDown, StoreBusy, StoreError, StormdrainError, TooLarge
 from service.handlers.base import RETRY_LATER, Server
-from service.handlers.body import Submission, parse
+from service.handlers.body import Submission, parse, parse_lines
 from service.handlers.intake import job_of
 from service.job import Job, Receipt
+
+LONG = 4096  # bytes of a line that is not read together with others: to read it twice costs too much
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +33,13 @@ class Bulk:
 
     async def put(self, lines: Sequence[bytes | None]) -> bytes:
         """The receipts of some lines (None: too long), once all of them are on disk or refused."""
-        entries = [(number, self._job(line)) for number, line in self._numbered(lines)]
+        numbered = list(self._numbered(lines))
+        whole = [line for _, line in numbered if line is not None and len(line) <= LONG]
+        together = parse_lines(whole) if len(whole) == len(numbered) else None
+        entries = [
+            (number, self._job(line, submission))
+            for (number, line), submission in zip(numbered, together or repeat(None), strict=False)
+        ]
         answers = iter(await self._put([entry for _, entry in entries if isinstance(entry, Job)]))
         return b"".join(
             self.receipt(number, next(answers) if isinstance(entry, Job) else entry) for number, entry in entries
@@ -43,7 +52,8 @@ class Bulk:
             if line is None or line.strip(b" \t\r"):
                 yield self.count, line
 
-    def _job(self, line: bytes | None) -> Job | StormdrainError:
+    def _job(self, line: bytes | None, submission: Submission | None) -> Job | StormdrainError:
+        """`submission` is the line as it was read together with others, if it was."""
         if self._server.draining:
             return ShuttingDown("this line was not looked at: send it again")
         if self._busy:
@@ -51,7 +61,7 @@ class Bulk:
         if line is None:
             return TooLarge(f"the line is above BODY_MAX={self._server.config.body_max} bytes")
         try:
-            return job_of(parse(line, Submission), self._server.config)
+            return job_of(submission or parse(line, Submission), self._server.config)
         except Refused as refused:
             return refused
         except Exception:

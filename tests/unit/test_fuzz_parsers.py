@@ -36,6 +36,7 @@ from service.handlers.body import (
     fingerprint,
     idempotency_key,
     parse,
+    parse_lines,
     parse_query,
     preferred_wait,
 )
@@ -170,6 +171,32 @@ def test_a_body_is_refused_or_means_what_the_standard_library_says(body: bytes) 
 @example(b'{"job":"a","args":{"x":-0.0}}')
 def test_signs_in_any_order_are_refused_or_mean_what_the_standard_library_says(body: bytes) -> None:
     body_is_refused_or_means_the_same(body)
+
+
+LINES = st.sampled_from(
+    [
+        b'{"job":"a"}',
+        b'{"job":"a","args":{"x":1}}',
+        b'{"job":"a","job":"a"}',
+        b'{"job":"a","args":{"x":[{}',
+        b"{}]}}",
+        b'{"job":"a"},{"job":"a"}',
+        b'{"job":"a"}{"job":"a"}',
+        b'{"job":"a","args":{"x:y":"\\u003a"}}',
+        b'{"job":"\xff"}',
+    ]
+)
+
+
+@MANY
+@given(st.lists(LINES | BODIES | nearly_json(), min_size=1, max_size=4))
+@example([b'{"job":"a","args":{"x":":"}}', b'{"job":"a"}'])
+@example([b'{"job":"a","job":"a","args":{"x":"\\u003a"}}'])
+def test_lines_that_are_parsed_together_mean_what_each_means(bodies: list[bytes]) -> None:
+    lines = [body.replace(b"\n", b" ") for body in bodies]
+    together = parse_lines(lines)
+    if together is not None:
+        assert together == [parse(line, Submission) for line in lines]
 
 
 @MANY
