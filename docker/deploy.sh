@@ -73,11 +73,11 @@ bind=$(configured 'it["services"]["nginx"]["ports"][0]["host_ip"]')
 published=$(about '{{range .HostConfig.PortBindings}}{{range .}}{{.HostIp}}{{end}}{{end}}' "$(docker compose ps --all --quiet nginx)")
 [ "$published" = "$bind" ] || die "BIND is $bind, nginx listens on $published: that needs a new start, make down, then make up."
 # Nor must a deployment lose these because somebody forgot to say them.
-for setting in API_KEYS_FILE JOBS; do
+for setting in API_KEYS_FILE JOBS CALLBACK_SECRET; do
     before=$(about '{{range .Config.Env}}{{println .}}{{end}}' "${old[0]}" | sed -n "s/^$setting=//p")
     now=$(configured "it['services']['server']['environment'].get('$setting') or ''")
-    [ -z "$before" ] || [ -n "$now" ] || die "$setting is not set, and was $before before: set it, in .env for instance.
-To ask for no keys any more: make down, then make up. For the jobs that come with it: JOBS=service.jobs"
+    [ -z "$before" ] || [ -n "$now" ] || die "$setting is not set, and is where the stack runs: set it, in .env for instance.
+To do without: make down, then make up. For the jobs that come with it: JOBS=service.jobs"
 done
 image=$(about '{{.Image}}' "${old[0]}")
 name=$(about '{{.Config.Image}}' "${old[0]}")

@@ -51,6 +51,7 @@ CHECKED = "the settings and the jobs are good"  # what `python -m service check`
 KEPT = {
     "API_KEYS_FILE": "To ask for no keys any more: make down, then make up",
     "JOBS": "For the jobs that come with it: JOBS=service.jobs",
+    "CALLBACK_SECRET": "To tell nobody any more of jobs that wait: make down, then make up",
 }
 # Why a server can be up and say 503 all the same. It refuses jobs then, and runs those that it has.
 FULL = ("/problems/backlog-full", "/problems/disk-full")
@@ -117,7 +118,7 @@ def running_settings() -> str:
             fail(f"{setting} is not what the stack was started with, and needs a new start: make down, then make up")
     for name in KEPT:
         if running.get(name) and not environment().get(name):
-            fail(f"{name} is not set, and was {running[name]} before: set it, in .env for instance. {KEPT[name]}")
+            fail(f"{name} is not set, and is where the stack runs: set it, in .env for instance. {KEPT[name]}")
     return SETTINGS.read_text()
 
 

@@ -5,7 +5,7 @@ Read the modules in the order a request meets them:
     master      binds the port, forks the producers, keeps them alive, passes on the stop signal
     producer    one forked process: serves HTTP and owns one consumer; start reading here
     front       what is no HTTP is refused as all else is
-    handlers    HTTP in, one backlog call, HTTP out
+    handlers    HTTP in, one backlog call, HTTP out; a plain `POST /jobs` by its `door`
     backlog/    where jobs wait: the contract in `base`, the engines beside it, `aio` for the event loop
     consumer    claims as many jobs as the free slots take, settles each
     pace        which jobs are so short that several run in one slot one after the other

@@ -114,9 +114,9 @@ def descendants(root: int) -> list[int]:
 def children(pid: int) -> list[int]:
     """Process ids of a process's children, adopted ones included; none when it is gone."""
     found: list[int] = []
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it may go at any moment, as each of its threads
+    with contextlib.suppress(OSError):  # it may go at any moment, as each of its threads
         for task in os.listdir(f"/proc/{pid}/task"):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            with contextlib.suppress(OSError):
                 found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
     return found
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import TextIO
 
@@ -37,7 +36,7 @@ class Handler(logging.StreamHandler[TextIO]):
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self._lines: list[str] = []
-        self._waits = False  # to be written at the end of this turn
+        self._turn: asyncio.AbstractEventLoop | None = None  # at whose end they are written
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -48,20 +47,22 @@ class Handler(logging.StreamHandler[TextIO]):
             self.handleError(record)
 
     def _later(self) -> bool:
-        if not self._waits:
-            try:
-                asyncio.get_running_loop().call_soon(self._end_of_turn)
-            except RuntimeError:  # a thread, or no event loop
-                return False
-            self._waits = True
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # a thread, or no event loop
+            return False
+        if self._turn is not loop:
+            loop.call_soon(self._end_turn)
+            self._turn = loop
         return True
 
-    def _end_of_turn(self) -> None:
-        self._waits = False
+    def _end_turn(self) -> None:
+        self._turn = None
         self.flush()
 
     def flush(self) -> None:
-        with self.lock or nullcontext():
+        assert self.lock
+        with self.lock:
             lines, self._lines = self._lines, []
             self.stream.write("".join(lines))
             super().flush()

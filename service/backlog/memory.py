@@ -84,7 +84,7 @@ class MemoryBacklog(Backlog):
         bounds: Bounds = UNBOUNDED,
     ) -> None:
         self._bounds, self._clock, self._wall = bounds, clock, wall
-        self._removed, self._removed_until = 0, ""
+        self._removed_until = ""
         self._late = -math.inf
         self._places = 0
         self._seq, self._epoch = 0, wall() - clock()
@@ -97,14 +97,14 @@ class MemoryBacklog(Backlog):
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        leases, keys, removed = dict(self._leases), dict(self._keys), (self._removed, self._removed_until)
+        leases, keys, removed = dict(self._leases), dict(self._keys), self._removed_until
         samples, tally = self._samples, self._tally.copy()
         self._before.clear()
         try:
             yield
         except BaseException:
             self._leases, self._keys = leases, keys
-            self._removed, self._removed_until = removed
+            self._removed_until = removed
             self._samples, self._tally = samples, tally
             for id, row in self._before.items():
                 if row:
@@ -355,7 +355,6 @@ class MemoryBacklog(Backlog):
         for place, (finished_at, id) in enumerate(sorted((row.finished_at or 0.0, row.job.id) for row in told)):
             if finished_at < before or place < excess:
                 self._before.setdefault(id, self._rows.pop(id))
-                self._removed += 1
                 self._removed_until = max(self._removed_until, id)
         return False
 

@@ -142,8 +142,7 @@ HERE = "SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(?)) AND seq
 # What waits for its time is not before it. At most COUNTED steps, so that a put into a long backlog costs no more than
 # one into a short one.
 AHEAD = """
-SELECT (SELECT n FROM counts WHERE state = 'queued'),
-    (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'queued' AND due_boot IS NULL AND rank <= ? LIMIT ?))
+SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'queued' AND due_boot IS NULL AND rank <= ? LIMIT ?)
 """
 
 # Who has used this idempotency key, and for what.

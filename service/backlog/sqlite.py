@@ -36,16 +36,20 @@ class SqliteBacklog(Store, Backlog):
     def put(self, jobs: Sequence[Job]) -> list[Receipt | StoreError]:
         with self._own_batch():
             refusal = self._refusal()
+            ahead = self._ahead([job for job in jobs if job.priority <= 0])
             receipts: list[Receipt | StoreError] = []
             for alone, group in groupby(jobs, _is_put_alone):
                 for part in ([job] for job in group) if alone else [list(group)]:
                     known = self._known(part[0])
-                    receipts += [known] if known else self._put(part, refusal)
+                    came = [known] if known else self._put(part, refusal, ahead)
+                    ahead += sum(isinstance(it, Receipt) and it.position is not None for it in came)
+                    receipts += came
             return receipts
 
-    def _put(self, jobs: list[Job], refusal: StoreError | None) -> list[Receipt | StoreError]:
-        queued, ahead = self._ahead(max((self._rank(job) for job in jobs if not job.delay), default=0.0))
-        taken = [] if refusal else jobs[: max(self._bounds.backlog_max - queued, 0)]
+    def _put(self, jobs: list[Job], refusal: StoreError | None, ahead: int) -> list[Receipt | StoreError]:
+        if jobs[0].priority > 0:
+            ahead = self._ahead(jobs)
+        taken = [] if refusal else jobs[: max(self._bounds.backlog_max - self._queued(), 0)]
         here = self._insert(taken)
         receipts: list[Receipt | StoreError] = []
         for job in taken:
@@ -121,11 +125,11 @@ class SqliteBacklog(Store, Backlog):
     def _expires(self, within: float | None, now: float) -> tuple[str | None, float | None, float | None]:
         return (None, None, None) if within is None else (self._boot, self._clock() + within, now + within)
 
-    def _ahead(self, rank: float) -> tuple[int, int]:
-        """How many are queued, and how many of them can start before what has this rank, at most."""
-        n, ahead = self._db.execute(sql.AHEAD, (rank, COUNTED)).get
-        queued: int = (n or 0) + self._changes[State.QUEUED]
-        return queued, ahead if ahead < COUNTED else queued
+    def _ahead(self, jobs: Sequence[Job]) -> int:
+        """How many can start before these, at most."""
+        ranks = [self._rank(job) for job in jobs if not job.delay]
+        ahead: int = self._db.execute(sql.AHEAD, (max(ranks), COUNTED)).get if ranks else 0
+        return ahead if ahead < COUNTED else self._queued()
 
     def claim(self, slots: int, worker: str, packs: Mapping[str, int] = NO_PACKS) -> list[Claim]:
         now, most = self._wall(), slots * max(packs.values(), default=1)

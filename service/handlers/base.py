@@ -118,6 +118,10 @@ def standing_headers(server: Server, id: str) -> HTTPHeaders:
     return headers
 
 
+def from_another_site(headers: HTTPHeaders) -> bool:
+    return headers.get("Sec-Fetch-Site", "none") not in OWN_SITE
+
+
 class Every:
     """Tornado answers 405 to a method that it does not know, before it asks whoever has a key."""
 
@@ -149,7 +153,7 @@ class Handler(RequestHandler):
         self.admit()
         if self.request.method not in self.methods:
             raise WrongMethod(f"{self.request.method} is not allowed here: use {', '.join(self.methods)}")
-        if self.changes() and self.request.headers.get("Sec-Fetch-Site", "none") not in OWN_SITE:
+        if self.changes() and from_another_site(self.request.headers):
             raise CrossSite("a page of another site asks for this; browsers may send jobs from here only")
         if len(self.request.body) > self.server.config.body_max:
             raise TooLarge(f"the body is above BODY_MAX={self.server.config.body_max} bytes")

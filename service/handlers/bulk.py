@@ -34,8 +34,8 @@ class Bulk:
     async def put(self, lines: Sequence[bytes | None]) -> bytes:
         """The receipts of some lines (None: too long), once all of them are on disk or refused."""
         numbered = list(self._numbered(lines))
-        whole = [line for _, line in numbered if line is not None and len(line) <= LONG]
-        together = parse_lines(whole) if len(whole) == len(numbered) else None
+        short = [line for _, line in numbered if line is not None and len(line) <= LONG]
+        together = parse_lines(short) if len(short) == len(numbered) else None
         entries = [
             (number, self._job(line, submission))
             for (number, line), submission in zip(numbered, together or repeat(None), strict=False)

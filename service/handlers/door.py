@@ -2,7 +2,7 @@
 
 Tornado's routing and its RequestHandler take longer than all that is done for a job, so this stands before them, on the
 interface that Tornado has for it. Only accepted jobs are answered here. Whatever asks for more, or is refused, goes to
-the application: every rule and every refusal is written down once.
+the application; a test sends everything both ways.
 
     1  headers_received   is it plain? if not, the application has this request from here on
     2  data_received      its body
@@ -12,11 +12,14 @@ the application: every rule and every refusal is written down once.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Awaitable
+from typing import cast
 
 import msgspec
+from tornado.http1connection import HTTP1Connection
 from tornado.httputil import (
     HTTPConnection,
     HTTPHeaders,
@@ -28,14 +31,16 @@ from tornado.httputil import (
 )
 from tornado.web import Application
 
-from service.handlers.base import JSON_TYPES, OWN_SITE, Handler, Server, id_of, standing_headers
+from service.handlers.base import JSON_TYPES, Handler, Server, from_another_site, id_of, standing_headers
 from service.handlers.body import Submission, media_type, parse
 from service.handlers.intake import job_of, key_of, put, receipt_headers, receipt_of
-from service.keys import SUBMIT
+from service.handlers.jobs import Jobs
 from service.log import request_id
 
+log = logging.getLogger(__name__)
+
 LINE = RequestStartLine("POST", "/jobs", "HTTP/1.1")
-HOST = re.compile(r"[\w.:\[\]-]+", re.ASCII)  # what Tornado would look at more closely
+HOST = re.compile(r"[\w.:\[\]-]{1,255}", re.ASCII)
 LENGTH = re.compile(r"[0-9]{1,12}")
 # Who sends one of these asks for what is not done here.
 MORE = ("Prefer", "Content-Encoding", "Transfer-Encoding", "Expect")
@@ -55,7 +60,10 @@ class Refusal(Handler):
         request_id.set(self.request_id)
 
     def post(self) -> None:
-        raise self._error
+        try:
+            raise self._error
+        finally:
+            del self._error  # it holds this through its traceback: a flood of refusals would stay until a collection
 
 
 class Door(HTTPServerConnectionDelegate):
@@ -65,28 +73,25 @@ class Door(HTTPServerConnectionDelegate):
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         return Request(self, server_conn, request_conn)
 
-    def on_close(self, server_conn: object) -> None:
-        self.application.on_close(server_conn)
-
-    def admits(self, line: RequestStartLine, headers: HTTPHeaders) -> str | None:
-        """The client whose key was shown, "" where none is asked for. None: this is for the application."""
-        get, server = headers.get, self.server
-        plain = (
+    def is_plain(self, line: RequestStartLine, headers: HTTPHeaders) -> bool:
+        """Whether the application would ask nothing that is not asked here."""
+        get = headers.get
+        return bool(
             line == LINE
-            and not server.draining
             and HOST.fullmatch(get("Host", ""))
             and media_type(get("Content-Type", "")) in JSON_TYPES
-            and get("Sec-Fetch-Site", "none") in OWN_SITE
+            and not from_another_site(headers)
             and LENGTH.fullmatch(length := get("Content-Length", ""))
-            and int(length) <= server.config.body_max
+            and int(length) <= self.server.config.body_max
             and not any(name in headers for name in MORE)
         )
-        if not plain:
-            return None
-        if server.keys is None:
+
+    def client(self, headers: HTTPHeaders) -> str | None:
+        """Whose key is shown, "" where none is asked for; None where none is shown that may submit."""
+        if self.server.keys is None:
             return ""
-        key = server.keys.find(get("Authorization", ""))
-        return key.client if key and key.may(SUBMIT) else None
+        key = self.server.keys.find(headers.get("Authorization", ""))
+        return key.client if key and key.may(Jobs.scopes["POST"]) else None
 
 
 class Request(HTTPMessageDelegate):
@@ -94,21 +99,20 @@ class Request(HTTPMessageDelegate):
 
     def __init__(self, door: Door, server_conn: object, connection: HTTPConnection) -> None:
         self._door, self._server_conn, self._connection = door, server_conn, connection
-        self._since = time.time()
         self._further: HTTPMessageDelegate | None = None  # the application's
-        self._body = b""
+        self._body = bytearray()
 
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
         assert isinstance(start_line, RequestStartLine)
+        self._since = time.time()
         self._line, self._headers = start_line, headers
-        client = self._door.admits(start_line, headers)
-        if client is None:
-            self._further = self._door.application.start_request(self._server_conn, self._connection)
-            return self._further.headers_received(start_line, headers)
-        self._client = client
-        return None
+        return None if self._door.is_plain(start_line, headers) else self._hand_over()
+
+    def _hand_over(self) -> Awaitable[None] | None:
+        self._further = self._door.application.start_request(self._server_conn, self._connection)
+        return self._further.headers_received(self._line, self._headers)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         if self._further:
@@ -122,23 +126,32 @@ class Request(HTTPMessageDelegate):
 
     def finish(self) -> None:
         if self._further:
-            self._further.finish()
-        else:
-            self._task = asyncio.create_task(self._accept())
-            self._task.add_done_callback(asyncio.Task.result)  # a mistake of ours is logged
+            return self._further.finish()
+        client = self._door.client(self._headers)
+        if client is None:
+            self._hand_over()
+            self.data_received(bytes(self._body))
+            return self.finish()
+        self._id = id_of(self._headers)
+        request_id.set(self._id)
+        self._task = asyncio.create_task(self._accept(client))
+        self._task.add_done_callback(self._done)
 
-    async def _accept(self) -> None:
+    def _done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a request failed", exc_info=error)
+            cast(HTTP1Connection, self._connection).close()  # no answer: the job may be on disk
+
+    async def _accept(self, client: str) -> None:
         server = self._door.server
-        id = id_of(self._headers)
-        request_id.set(id)
         try:
-            submission: Submission = parse(self._body, Submission)
-            key = key_of(self._headers, self._client)
-            receipt = await put(server, job_of(submission, server.config, key), self._since)
+            submission: Submission = parse(bytes(self._body), Submission)
+            job = job_of(submission, server.config, key_of(self._headers, client))
+            receipt = await put(server, job, self._since)
         except Exception as error:
             return self._refuse(error)
         body = msgspec.json.encode(receipt_of(server, submission, receipt)) + b"\n"
-        headers = standing_headers(server, id)
+        headers = standing_headers(server, self._id)
         headers["Content-Type"] = "application/json"
         headers["Content-Length"] = str(len(body))
         for name, value in receipt_headers(receipt):
@@ -153,6 +166,4 @@ class Request(HTTPMessageDelegate):
             start_line=self._line,
             headers=self._headers,
         )
-        application = self._door.application
-        self._further = application.get_handler_delegate(request, Refusal, {"error": error})
-        self._further.finish()
+        self._door.application.get_handler_delegate(request, Refusal, {"error": error}).finish()

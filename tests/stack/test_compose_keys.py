@@ -75,7 +75,7 @@ def test_keys_from_before_the_first_start_to_a_deployment(it: Compose, tmp_path:
     assert f"BIND is 127.0.0.1, nginx listens on {ELSEWHERE}" in forgotten.stderr
     forgotten = it.make("deploy", it.settings[0])
     assert forgotten.returncode != 0
-    assert "API_KEYS_FILE is not set, and was /keys/api_keys before" in forgotten.stderr
+    assert "API_KEYS_FILE is not set, and is where the stack runs" in forgotten.stderr
     log = it.run("docker", "compose", "logs").stdout
     assert "serving as" in log
     assert not [token for token in (old, new) if token.partition(".")[2] in log]
