@@ -36,19 +36,18 @@ class SqliteBacklog(Store, Backlog):
     def put(self, jobs: Sequence[Job]) -> list[Receipt | StoreError]:
         with self._own_batch():
             refusal = self._refusal()
-            ahead = self._ahead([job for job in jobs if job.priority <= 0])
             receipts: list[Receipt | StoreError] = []
-            for alone, group in groupby(jobs, _is_put_alone):
-                for part in ([job] for job in group) if alone else [list(group)]:
-                    known = self._known(part[0])
-                    came = [known] if known else self._put(part, refusal, ahead)
-                    ahead += sum(isinstance(it, Receipt) and it.position is not None for it in came)
-                    receipts += came
+            for priority, of_one in groupby(jobs, lambda job: job.priority):
+                ahead = self._ahead(priority)
+                for alone, group in groupby(of_one, _is_put_alone):
+                    for part in ([job] for job in group) if alone else [list(group)]:
+                        known = self._known(part[0])
+                        came = [known] if known else self._put(part, refusal, ahead)
+                        ahead += sum(isinstance(it, Receipt) and it.position is not None for it in came)
+                        receipts += came
             return receipts
 
     def _put(self, jobs: list[Job], refusal: StoreError | None, ahead: int) -> list[Receipt | StoreError]:
-        if jobs[0].priority > 0:
-            ahead = self._ahead(jobs)
         taken = [] if refusal else jobs[: max(self._bounds.backlog_max - self._queued(), 0)]
         here = self._insert(taken)
         receipts: list[Receipt | StoreError] = []
@@ -125,10 +124,9 @@ class SqliteBacklog(Store, Backlog):
     def _expires(self, within: float | None, now: float) -> tuple[str | None, float | None, float | None]:
         return (None, None, None) if within is None else (self._boot, self._clock() + within, now + within)
 
-    def _ahead(self, jobs: Sequence[Job]) -> int:
-        """How many can start before these, at most."""
-        ranks = [self._rank(job) for job in jobs if not job.delay]
-        ahead: int = self._db.execute(sql.AHEAD, (max(ranks), COUNTED)).get if ranks else 0
+    def _ahead(self, priority: int) -> int:
+        """How many can start before what is put now, at most."""
+        ahead: int = self._db.execute(sql.AHEAD, (self._now() - AGEING * priority, COUNTED)).get
         return ahead if ahead < COUNTED else self._queued()
 
     def claim(self, slots: int, worker: str, packs: Mapping[str, int] = NO_PACKS) -> list[Claim]:
@@ -407,4 +405,4 @@ def _claim(row: list[Any], now: float) -> Claim:
 
 def _is_put_alone(job: Job) -> bool:
     """What has to ask what is in the store, also of those before it."""
-    return job.key is not None or job.priority > 0
+    return job.key is not None
