@@ -18,6 +18,7 @@ from service.course import NOT_BEGUN
 from service.errors import StoreBroken, StoreError, UnknownJob
 from service.executor import Executor
 from service.job import Cancelled, Claim, Outcome, Returned, Succeeded
+from service.log import tell
 from service.metrics import Metrics
 from service.motion import Motion
 from service.pace import Pace, pack, spread
@@ -160,7 +161,7 @@ class Consumer:
 
     def _admit(self, claim: Claim) -> bool:
         """Whether it can run here; else it is handed back."""
-        log.info("scheduling %s", claim.job.label)
+        tell(f"scheduling {claim.job.label}")
         try:
             registry.find(claim.job.name)
         except UnknownJob as error:  # accepted by a producer that knows it: another release, other settings
@@ -208,7 +209,7 @@ class Consumer:
         if not settled:
             log.warning("attempt %d of %s came too late: %s", claim.attempt, claim.job.label, word)
         elif word == "succeeded":
-            log.info("Collected job: %s", claim.job.label)
+            tell(f"Collected job: {claim.job.label}")
         elif outcome is NOT_BEGUN:
             log.debug("%s goes back: %s", claim.job.label, reason)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator
 
@@ -16,8 +15,7 @@ from service.handlers import answers
 from service.handlers.base import Handler, Server
 from service.handlers.body import Submission, fingerprint, idempotency_key
 from service.job import Job, Receipt, new_id, stamp
-
-log = logging.getLogger(__name__)
+from service.log import tell
 
 
 def job_of(submission: Submission, config: Config, key: str | None = None) -> Job:
@@ -58,7 +56,7 @@ async def put(server: Server, job: Job, since: float) -> Receipt:
         server.metrics.accepted(time.time() - since)
         if not job.delay:
             server.consumer.wake()
-        log.info("job add:%s", job.label)
+        tell(f"job add:{job.label}")
     return receipt
 
 
