@@ -50,9 +50,11 @@ class Handler(logging.StreamHandler[TextIO]):
             self.handleError(record)
 
     def put(self, line: str, at_once: bool = False) -> None:
-        self._lines.append(line + self.terminator)
-        if not self._later() or at_once:
-            self.flush()
+        assert self.lock
+        with self.lock:  # or a line could come into the list that a thread has just written
+            self._lines.append(line + self.terminator)
+            if not self._later() or at_once:
+                self.flush()
 
     def _later(self) -> bool:
         try:
