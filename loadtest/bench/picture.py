@@ -9,6 +9,7 @@ from .curves import CAPTION, Point
 from .figures import Figures, Row, compared, head, number, reached, tables
 
 COLOURS = {"aim": "#08519c", "at least": "#9ecae1", "no": picture.FAILED}
+LABEL = 0.2  # of the aim, the width of what stands beside a bar
 MOST = 2.0  # times the aim: further is not shown
 
 check = picture.check
@@ -39,8 +40,10 @@ def plot(figures: Figures) -> Any:
 def bar(axes: Any, place: int, row: Row, comparison: float) -> None:
     share = min(way(row, comparison), MOST)
     axes.barh(place, share, 0.6, color=COLOURS[reached(row, comparison)])
-    axes.plot([way(row, row.at_least)] * 2, [place - 0.4, place + 0.4], color="#222", lw=2)
-    axes.text(share + 0.02, place, f"{number(comparison)} {row.sign}", va="center", fontsize=11)
+    least = way(row, row.at_least)
+    axes.plot([least] * 2, [place - 0.4, place + 0.4], color="#222", lw=2)
+    beside = least if share < least < share + LABEL else share  # not across the small line
+    axes.text(beside + 0.02, place, f"{number(comparison)} {row.sign}", va="center", fontsize=11)
 
 
 def way(row: Row, comparison: float) -> float:
