@@ -102,7 +102,7 @@ def test_a_sender_that_falls_silent_is_cut_off_and_a_slow_one_is_not(stack: Stac
         while not silent.closed():
             slow.send(noops(1))
             time.sleep(0.5)
-            assert time.monotonic() - started < 14
+            assert time.monotonic() - started < 40  # nginx's own default is 60
         assert time.monotonic() - started > 9
         slow.end()
         assert set(statuses(slow.answer().receipts())) == {0}
