@@ -107,17 +107,6 @@ def id_of(headers: HTTPHeaders) -> str:
     return given if ID.fullmatch(given) else uuid4().hex
 
 
-def standing_headers(server: Server, id: str) -> HTTPHeaders:
-    """What every answer has; `id` is the request's."""
-    headers = HTTPHeaders()
-    headers["X-Request-ID"] = id
-    headers["Date"] = date(int(time.time()))
-    if server.draining:
-        headers["Connection"] = "close"  # nginx takes its next request to another producer
-    headers.update(FIXED_HEADERS)
-    return headers
-
-
 def from_another_site(headers: HTTPHeaders) -> bool:
     return headers.get("Sec-Fetch-Site", "none") not in OWN_SITE
 
@@ -145,7 +134,9 @@ class Handler(RequestHandler):
     def clear(self) -> None:
         """As RequestHandler does it, without the headers that it sets to have them replaced: for every request."""
         self.request_id = id_of(self.request.headers)
-        self._headers = standing_headers(self.application.settings["server"], self.request_id)
+        self._headers = HTTPHeaders({"X-Request-ID": self.request_id, "Date": date(int(time.time()))} | FIXED_HEADERS)
+        if self.application.settings["server"].draining:
+            self._headers["Connection"] = "close"  # nginx takes its next request to another producer
         self._write_buffer, self._status_code, self._reason = [], 200, "OK"
 
     def prepare(self) -> None:

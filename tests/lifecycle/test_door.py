@@ -85,6 +85,7 @@ HEADERS: dict[str, dict[str, str]] = {
     "a bad key": {"Idempotency-Key": "a b"},
     "a request id": {"X-Request-ID": "mine"},
     "a bad request id": {"X-Request-ID": "m\u00e4ine;"},
+    "the last on its connection": {"Connection": "close"},
     "an odd host": {"Host": "a_b"},
     "a host with a port beyond all": {"Host": f"a:{'9' * 5000}"},
     "two hosts": {"Host": "a, b"},
@@ -128,6 +129,18 @@ def test_a_key_that_is_revoked_while_a_body_comes_is_none(locked: Server, file: 
         wait_until(lambda: requests.get(f"{locked.url}/stats", headers=headers).status_code == 401, "it is revoked")
         it.sendall(JOB[5:])
         assert it.recv(100).startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize("way", [{}, BY_THE_APPLICATION], ids=["plain", "by the application"])
+def test_while_draining_a_job_is_accepted_and_the_connection_ends(tmp_path: Path, way: dict[str, str]) -> None:
+    with server(tmp_path, PRODUCERS="1", DRAIN="5") as it, requests.Session() as session:
+        it.wait_for(it.submit("sleep", seconds=3), "running")
+        assert "Connection" not in session.post(f"{it.url}/jobs", JOB, headers=way, timeout=5).headers
+        it.process.terminate()
+        wait_until(lambda: "draining" in it.log.read_text(), "it drains")
+        answer = session.post(f"{it.url}/jobs", JOB, headers=way, timeout=5)
+        assert (answer.status_code, answer.headers["Connection"]) == (202, "close")
+        assert it.process.wait(20) == 0
 
 
 def address(it: Server) -> tuple[str, int]:
