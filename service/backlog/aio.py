@@ -1,4 +1,4 @@
-"""The event loop's way to any backlog: one thread that writes, one that reads, and group commit.
+"""The event loop's way to any backlog: one thread that waits for commits, one that reads, and group commit.
 
 While one commit is being flushed, requests gather; the next commit takes them all. A request that gets no place
 in a commit in time is withdrawn and refused, so that "not accepted" is true; once it is in one, it is waited for.
@@ -10,12 +10,13 @@ import asyncio
 import logging
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import accumulate
+from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
 from service.backlog.base import NO_PACKS, Backlog, Page
@@ -31,6 +32,9 @@ GROUP = 512  # rows in one commit at most, so that no request waits for a transa
 # Where several came together others are on their way: a commit costs as much as twenty rows in it.
 CROWD = 4  # writes in a commit, above which the next one waits a little
 GATHER = 0.0005  # seconds
+# So many jobs are written by the event loop itself. A thread would have to get the interpreter back from it after each
+# statement, fifteen times for a commit, and with all other threads wait for it so long.
+SHORT, SMALL = 64, 4096  # jobs, and bytes of the arguments of each
 SAMPLES = 20  # of the jobs that have ended, one with every sweep: the last ten seconds
 BUSY_PAUSE = 0.05  # seconds before a store that somebody else holds is tried again
 
@@ -41,6 +45,10 @@ class Write:
     argument: Any
     future: asyncio.Future[Any]
     deadline: float
+
+    @property
+    def short(self) -> bool:
+        return self.verb == "put" and len(self.argument.args) <= SMALL
 
     @property
     def rows(self) -> int:
@@ -63,14 +71,16 @@ class AsyncBacklog:
         self._backlog, self._commit_timeout, self._on_broken = backlog, commit_timeout, on_broken
         self._loop = asyncio.get_running_loop()
         self._pending: list[Write] = []
-        self._changed = threading.Condition()
+        self._asked = asyncio.Event()
         self._closing = False
         self._broken: StoreBroken | None = None
         self._ended: deque[tuple[float, int]] = deque(maxlen=SAMPLES)
         self.drain_rate = 0.0  # jobs per second
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="backlog-reader")
+        self._work: SimpleQueue[Any] = SimpleQueue()
         self._writer = threading.Thread(target=self._write_forever, name="backlog-writer")
         self._writer.start()
+        self._committing = asyncio.create_task(self._commit_forever())
         self._withdrawing = self._loop.call_later(commit_timeout / 4, self._withdraw)
 
     @property
@@ -83,72 +93,72 @@ class AsyncBacklog:
 
     async def put(self, job: Job) -> Receipt:
         """Durable when it returns. Raises StoreBusy, BacklogFull, StoreFull (not stored) or StoreBroken (unknown)."""
-        answer: Receipt = await self._write("put", job)
+        answer: Receipt = await self._ask("put", job)
         return answer
 
     async def put_all(self, jobs: Sequence[Job]) -> list[Receipt | StoreError]:
         """`put` for many, in one commit; what it would raise stands in the place of the receipt."""
         try:
-            answer: list[Receipt | StoreError] = await self._write("put_all", (jobs,))
+            answer: list[Receipt | StoreError] = await self._ask("put_all", (jobs,))
         except StoreError as error:
             return [error] * len(jobs)
         return answer
 
     async def settle(self, settlement: Settlement) -> bool:
-        answer: bool = await self._write("settle", settlement)
+        answer: bool = await self._ask("settle", settlement)
         return answer
 
     async def claim(self, slots: int, worker: str, packs: Mapping[str, int] = NO_PACKS) -> list[Claim]:
-        answer: list[Claim] = await self._write("claim", (slots, worker, packs))
+        answer: list[Claim] = await self._ask("claim", (slots, worker, packs))
         return answer
 
     async def extend(self, worker: str, lease: float) -> bool:
-        answer: bool = await self._write("extend", (worker, lease))
+        answer: bool = await self._ask("extend", (worker, lease))
         return answer
 
     async def sweep(self, sweeper: str) -> int:
-        answer: int = await self._write("sweep", (sweeper,))
+        answer: int = await self._ask("sweep", (sweeper,))
         return answer
 
     async def expire(self) -> bool:
-        answer: bool = await self._write("expire", ())
+        answer: bool = await self._ask("expire", ())
         return answer
 
     async def cancel(self, id: str) -> State | None:
-        answer: State | None = await self._write("cancel", (id,))
+        answer: State | None = await self._ask("cancel", (id,))
         return answer
 
     async def requeue(self, id: str) -> State | None:
         """Raises BacklogFull."""
-        answer: State | None = await self._write("requeue", (id,))
+        answer: State | None = await self._ask("requeue", (id,))
         return answer
 
     async def requeue_many(self, state: State, name: str | None, before: float) -> int:
         """Raises BacklogFull."""
-        answer: int = await self._write("requeue_many", (state, name, before))
+        answer: int = await self._ask("requeue_many", (state, name, before))
         return answer
 
     async def claim_callbacks(self, limit: int, worker: str) -> Sequence[Callback]:
-        answer: Sequence[Callback] = await self._write("claim_callbacks", (limit, worker))
+        answer: Sequence[Callback] = await self._ask("claim_callbacks", (limit, worker))
         return answer
 
     async def settle_callback(self, callback: Callback, worker: str, again: float | None, error: str | None) -> None:
-        await self._write("settle_callback", (callback, worker, again, error))
+        await self._ask("settle_callback", (callback, worker, again, error))
 
     async def refusal(self) -> StoreError | None:
         """Why a new job would be refused now, as BacklogFull or StoreFull. Raises another StoreError when the store
         cannot be written."""
         try:
-            await self._write("refusal", ())
+            await self._ask("refusal", ())
         except (BacklogFull, StoreFull) as error:
             return error
         return None
 
     async def publish(self, samples: Mapping[str, int]) -> None:
-        await self._write("publish", (samples,))
+        await self._ask("publish", (samples,))
 
     async def prune(self) -> bool:
-        answer: bool = await self._write("prune", ())
+        answer: bool = await self._ask("prune", ())
         return answer
 
     async def measure(self) -> None:
@@ -206,13 +216,13 @@ class AsyncBacklog:
         fd = self._backlog.wake_fd()
         if fd is not None:
             self._loop.remove_reader(fd)
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        await self._loop.run_in_executor(self._reader, self._writer.join)
+        self._closing = True
+        self._asked.set()
+        await self._committing
         self._withdrawing.cancel()
         if not self._broken:
             await self._read(self._leave, worker)
+        self._work.put(None)
         self._reader.shutdown()
 
     def _leave(self, worker: str) -> None:
@@ -231,72 +241,85 @@ class AsyncBacklog:
         except Exception as error:
             raise StoreError(f"the backlog cannot be read: {error}") from error
 
-    async def _write(self, verb: str, argument: Any) -> Any:
+    async def _ask(self, verb: str, argument: Any) -> Any:
         if self._broken:
             raise self._broken
         future: asyncio.Future[Any] = self._loop.create_future()
         write = Write(verb, argument, future, self._loop.time() + self._commit_timeout)
-        with self._changed:
-            if not self._pending:  # else it has been told
-                self._changed.notify()
-            self._pending.append(write)
+        self._pending.append(write)
+        self._asked.set()
         return await future
 
     def _withdraw(self) -> None:
         """Refuse what has waited too long for a place in a commit."""
         now = self._loop.time()
-        with self._changed:
-            late = [write for write in self._pending if write.deadline <= now]
-            self._pending = [write for write in self._pending if write.deadline > now]
+        late = [write for write in self._pending if write.deadline <= now]
+        self._pending = [write for write in self._pending if write.deadline > now]
         for write in late:
-            _answer(write, StoreBusy(f"no place in a commit within {self._commit_timeout:g} s"))
+            _answer(write.future, StoreBusy(f"no place in a commit within {self._commit_timeout:g} s"))
         self._withdrawing = self._loop.call_later(self._commit_timeout / 4, self._withdraw)
 
     def _break(self, taken: list[Write], error: StoreBroken) -> None:
-        """In the event loop again: whatever is asked from now on gets this answer."""
+        """Whatever is asked from now on gets this answer."""
         self._broken = error
-        for write in [*taken, *self._pending]:
-            _answer(write, error)
+        taken, self._pending = [*taken, *self._pending], []
+        _answer_all(taken, [error] * len(taken))
         self._on_broken()
 
-    # What follows runs in the writer thread.
-
-    def _write_forever(self) -> None:
-        taken: list[Write] = []
-        while self._wait_for_pending():
-            if len(taken) > CROWD:
-                time.sleep(GATHER)
-            taken = []
+    async def _commit_forever(self) -> None:
+        """One commit after the other."""
+        while await self._wait_for_pending():
+            taken: list[Write] = []
             try:
-                with self._backlog.batch():
-                    taken = self._take()  # only now: whoever came while we waited for the lock is in
-                    answers = self._apply(taken)
+                await self._commit(taken)
             except StoreBusy:
-                time.sleep(BUSY_PAUSE)
-                continue
+                pause = BUSY_PAUSE
             except StoreFull as error:
-                self._loop.call_soon_threadsafe(_answer_all, taken, [error] * len(taken))
-                time.sleep(BUSY_PAUSE)
-                continue
+                _answer_all(taken, [error] * len(taken))
+                pause = BUSY_PAUSE
             except Exception as error:
                 log.exception("a commit failed")
-                broken = error if isinstance(error, StoreBroken) else StoreBroken(str(error))
-                self._loop.call_soon_threadsafe(self._break, taken, broken)
+                self._break(taken, error if isinstance(error, StoreBroken) else StoreBroken(str(error)))
                 return  # what this connection would say from here on cannot be trusted
-            self._loop.call_soon_threadsafe(_answer_all, taken, answers)
+            else:
+                pause = GATHER if len(taken) > CROWD else 0.0
+            if pause:
+                await asyncio.sleep(pause)
 
-    def _wait_for_pending(self) -> bool:
-        with self._changed:
-            while not self._pending and not self._closing:
-                self._changed.wait()
-            return bool(self._pending)
+    async def _wait_for_pending(self) -> bool:
+        while not self._pending and not self._closing:
+            self._asked.clear()
+            await self._asked.wait()
+        return bool(self._pending)
+
+    async def _commit(self, taken: list[Write]) -> None:
+        """Into `taken` comes what is in it. The writer thread waits for the lock, and for the flush."""
+        with ExitStack() as batch:
+            await self._in_writer(batch.enter_context, self._backlog.batch())
+            taken += self._take()  # only now: whoever came while we waited for the lock is in
+            answers = self._apply(taken) if _is_short(taken) else await self._in_writer(self._apply, taken)
+            await self._in_writer(batch.close)
+        _answer_all(taken, answers)
+
+    def _in_writer(self, call: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._work.put((future, call, arguments))
+        return future
+
+    def _write_forever(self) -> None:
+        while work := self._work.get():
+            future, call, arguments = work
+            try:
+                answer = call(*arguments)
+            except Exception as error:
+                answer = error
+            self._loop.call_soon_threadsafe(_answer, future, answer)
 
     def _take(self) -> list[Write]:
-        with self._changed:
-            rows = accumulate(write.rows for write in self._pending)
-            number = max(1, sum(total <= GROUP for total in rows))
-            taken, self._pending = self._pending[:number], self._pending[number:]
-            return taken
+        rows = accumulate(write.rows for write in self._pending)
+        number = max(1, sum(total <= GROUP for total in rows))
+        taken, self._pending = self._pending[:number], self._pending[number:]
+        return taken
 
     def _apply(self, writes: list[Write]) -> list[Any]:
         """Puts and settlements go as one call each; order between writes that nobody has been answered is free."""
@@ -313,15 +336,20 @@ class AsyncBacklog:
         return [answers[write] for write in writes]
 
 
-def _answer_all(writes: list[Write], answers: list[Any]) -> None:
+def _is_short(writes: list[Write]) -> bool:
+    """Whether to write them takes less time than another thread needs to get hold of the interpreter."""
+    return len(writes) <= SHORT and all(write.short for write in writes)
+
+
+def _answer_all(writes: list[Write], answers: Sequence[Any]) -> None:
     for write, answer in zip(writes, answers, strict=True):
-        _answer(write, answer)
+        _answer(write.future, answer)
 
 
-def _answer(write: Write, answer: Any) -> None:
-    if write.future.done():  # whoever asked is gone
+def _answer(future: asyncio.Future[Any], answer: Any) -> None:
+    if future.done():  # whoever asked is gone
         return
     if isinstance(answer, Exception):
-        write.future.set_exception(answer)
+        future.set_exception(answer)
     else:
-        write.future.set_result(answer)
+        future.set_result(answer)
