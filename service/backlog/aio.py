@@ -71,6 +71,7 @@ class AsyncBacklog:
         self._backlog, self._commit_timeout, self._on_broken = backlog, commit_timeout, on_broken
         self._loop = asyncio.get_running_loop()
         self._pending: list[Write] = []
+        self._lock = threading.Lock()  # of the list
         self._asked = asyncio.Event()
         self._closing = False
         self._broken: StoreBroken | None = None
@@ -246,15 +247,17 @@ class AsyncBacklog:
             raise self._broken
         future: asyncio.Future[Any] = self._loop.create_future()
         write = Write(verb, argument, future, self._loop.time() + self._commit_timeout)
-        self._pending.append(write)
+        with self._lock:
+            self._pending.append(write)
         self._asked.set()
         return await future
 
     def _withdraw(self) -> None:
         """Refuse what has waited too long for a place in a commit."""
         now = self._loop.time()
-        late = [write for write in self._pending if write.deadline <= now]
-        self._pending = [write for write in self._pending if write.deadline > now]
+        with self._lock:
+            late = [write for write in self._pending if write.deadline <= now]
+            self._pending = [write for write in self._pending if write.deadline > now]
         for write in late:
             _answer(write.future, StoreBusy(f"no place in a commit within {self._commit_timeout:g} s"))
         self._withdrawing = self._loop.call_later(self._commit_timeout / 4, self._withdraw)
@@ -262,8 +265,9 @@ class AsyncBacklog:
     def _break(self, taken: list[Write], error: StoreBroken) -> None:
         """Whatever is asked from now on gets this answer."""
         self._broken = error
-        taken, self._pending = [*taken, *self._pending], []
-        _answer_all(taken, [error] * len(taken))
+        with self._lock:
+            refused, self._pending = [*taken, *self._pending], []
+        _answer_all(refused, [error] * len(refused))
         self._on_broken()
 
     async def _commit_forever(self) -> None:
@@ -294,9 +298,11 @@ class AsyncBacklog:
 
     async def _commit(self, taken: list[Write]) -> None:
         """Into `taken` comes what is in it. The writer thread waits for the lock, and for the flush."""
+        if not _is_short(self._pending):
+            return _answer_all(taken, await self._in_writer(self._write, taken))
         with ExitStack() as batch:
             await self._in_writer(batch.enter_context, self._backlog.batch())
-            taken += self._take()  # only now: whoever came while we waited for the lock is in
+            taken += self._take()
             answers = self._apply(taken) if _is_short(taken) else await self._in_writer(self._apply, taken)
             await self._in_writer(batch.close)
         _answer_all(taken, answers)
@@ -315,11 +321,18 @@ class AsyncBacklog:
                 answer = error
             self._loop.call_soon_threadsafe(_answer, future, answer)
 
+    def _write(self, taken: list[Write]) -> list[Any]:
+        with self._backlog.batch():
+            taken += self._take()
+            return self._apply(taken)
+
     def _take(self) -> list[Write]:
-        rows = accumulate(write.rows for write in self._pending)
-        number = max(1, sum(total <= GROUP for total in rows))
-        taken, self._pending = self._pending[:number], self._pending[number:]
-        return taken
+        """Call with the store's lock: whoever came while it was waited for is in."""
+        with self._lock:
+            rows = accumulate(write.rows for write in self._pending)
+            number = max(1, sum(total <= GROUP for total in rows))
+            taken, self._pending = self._pending[:number], self._pending[number:]
+            return taken
 
     def _apply(self, writes: list[Write]) -> list[Any]:
         """Puts and settlements go as one call each; order between writes that nobody has been answered is free."""
