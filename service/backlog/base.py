@@ -1,8 +1,8 @@
 """The contract of a backlog, in words. tests/contract/ is the same contract as tests, run by every engine.
 
-Verbs block, and are narrow on purpose: async lives in one adapter, `aio`. The verbs that write come from one
-thread, those that read (get, page, versions, removed, ended, counts, oldest, running, workers, samples, tally,
-log_bytes) from one other.
+Verbs block, and are narrow on purpose: async lives in one adapter, `aio`. The verbs that write come from one thread
+at a time, but not always the same: one may begin a batch, and another fill it. Those that read (get, page, versions,
+removed, ended, counts, oldest, running, workers, samples, tally, log_bytes) come from one other.
 """
 
 from __future__ import annotations

@@ -44,10 +44,10 @@ LINE = RequestStartLine("POST", "/jobs", "HTTP/1.1")
 HOST = re.compile(r"[\w.:\[\]-]{1,255}", re.ASCII)
 LENGTH = re.compile(r"[0-9]{1,12}")
 # Who sends one of these asks for what is not done here.
-MORE = ("Prefer", "Content-Encoding", "Transfer-Encoding", "Expect", "Connection")
+MORE = ("Prefer", "Content-Encoding", "Transfer-Encoding", "Expect")
 ACCEPTED = "HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\n"
 ACCEPTED += "".join(f"{name}: {value}\r\n" for name, value in FIXED_HEADERS.items())
-CLOSE = "Connection: close\r\n"  # nginx takes its next request to another producer
+CLOSE = "Connection: close\r\n"
 
 
 class Refusal(Handler):
@@ -86,6 +86,7 @@ class Door(HTTPServerConnectionDelegate):
             and not from_another_site(headers)
             and LENGTH.fullmatch(length := get("Content-Length", ""))
             and int(length) <= self.server.config.body_max
+            and get("Connection", "keep-alive").lower() == "keep-alive"
             and not any(name in headers for name in MORE)
         )
 

@@ -20,6 +20,8 @@ from tests.support import Server, server, wait_until
 
 JOB = b'{"job": "noop"}'
 BY_THE_APPLICATION = {"Prefer": "respond-async"}  # which changes nothing else
+APPLIED = "Preference-Applied"
+OWN = ("Date", "X-Request-Id", "Location", "Content-Length")  # each answer's
 PROBLEM = ("type", "title", "status", "detail", "known", "job")
 
 
@@ -49,15 +51,15 @@ def connect(it: Server) -> closing[http.client.HTTPConnection]:
     return closing(http.client.HTTPConnection(urlsplit(it.url).netloc, timeout=10))
 
 
-def seen(it: Server, body: bytes, headers: dict[str, str]) -> tuple[int, list[str], dict[str, object]]:
-    """Status, the names of the headers, and of a problem what does not name the request."""
+def seen(it: Server, body: bytes, headers: dict[str, str]) -> tuple[int, list[tuple[str, str]], dict[str, object]]:
+    """Status, the headers, and of a problem what does not name the request."""
     with connect(it) as connection:
         connection.request("POST", "/jobs", body, {"Content-Type": "application/json"} | headers)
         response = connection.getresponse()
         document = json.loads(response.read())
-    names = sorted(name for name, _ in response.getheaders() if name != "Preference-Applied")
+    named = sorted((name, value if name not in OWN else "") for name, value in response.getheaders() if name != APPLIED)
     told = document if response.status >= 400 else dict.fromkeys(document)
-    return response.status, names, {name: told[name] for name in told if name in PROBLEM or response.status < 400}
+    return response.status, named, {name: told[name] for name in told if name in PROBLEM or response.status < 400}
 
 
 BODIES: dict[str, bytes] = {

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from service.backlog.aio import GROUP, AsyncBacklog
+from service.backlog.aio import GROUP, SHORT, AsyncBacklog
 from service.backlog.memory import MemoryBacklog
-from service.errors import StoreBroken, StoreBusy
-from service.job import Job, Settlement, State, new_id
+from service.errors import StoreBroken, StoreBusy, StoreFull
+from service.job import Job, Receipt, Settlement, State, new_id
 
 COMMIT_TIMEOUT = 0.1  # seconds
 SOON = 10.0  # seconds after which what we wait for does not come any more
@@ -46,6 +46,41 @@ class Broken(MemoryBacklog):
     def batch(self) -> Iterator[None]:
         yield
         raise StoreBroken("disk I/O error")
+
+
+class Full(MemoryBacklog):
+    """Its disk is full for one commit."""
+
+    full = True
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        with super().batch():
+            yield
+            if self.full:
+                self.full = False
+                raise StoreFull("no room")
+
+
+class Long(MemoryBacklog):
+    """It writes until `go` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writing, self.go = threading.Event(), threading.Event()
+        self.ended_early = False
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.ended_early |= self.writing.is_set() and not self.go.is_set()
+
+    def put(self, jobs: Sequence[Job]) -> list[bool]:
+        self.writing.set()
+        assert self.go.wait(SOON)
+        return super().put(jobs)
 
 
 class Unforeseen(MemoryBacklog):
@@ -219,6 +254,34 @@ def test_a_failed_commit_is_told_to_whoever_waits_and_to_the_producer(engine: Me
         assert broken
 
     in_loop(engine, test, on_broken=lambda: broken.append(True))
+
+
+@pytest.mark.parametrize("count", [1, SHORT, SHORT + 1])
+def test_a_full_disk_is_told_to_all_whose_commit_it_was_and_to_nobody_after_them(count: int) -> None:
+    async def test(backlog: AsyncBacklog) -> None:
+        jobs = [a_job() for _ in range(count)]
+        outcomes = await asyncio.gather(*map(backlog.put, jobs), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [StoreFull] * count
+        assert await backlog.get(jobs[0].id) is None
+        assert all(receipt.new for receipt in await asyncio.gather(*map(backlog.put, jobs)))
+
+    in_loop(Full(), test)
+
+
+def test_a_close_that_is_given_up_leaves_alone_what_is_being_written() -> None:
+    engine = Long()
+
+    async def test(backlog: AsyncBacklog) -> None:
+        lines = asyncio.ensure_future(backlog.put_all([a_job()]))
+        await until(engine.writing.is_set)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await backlog.close("w1")
+        engine.go.set()
+        assert all(isinstance(receipt, Receipt) for receipt in await lines)
+        assert not engine.ended_early
+
+    in_loop(engine, test)
 
 
 def test_whoever_has_gone_does_not_spoil_the_commit_for_the_others() -> None:
