@@ -42,7 +42,7 @@ def bar(axes: Any, place: int, row: Row, comparison: float) -> None:
     axes.barh(place, share, 0.6, color=COLOURS[reached(row, comparison)])
     least = way(row, row.at_least)
     axes.plot([least] * 2, [place - 0.4, place + 0.4], color="#222", lw=2)
-    beside = least if share < least < share + LABEL else share  # not across the small line
+    beside = max((line for line in (least, 1.0) if share < line < share + LABEL), default=share)  # not across a line
     axes.text(beside + 0.02, place, f"{number(comparison)} {row.sign}", va="center", fontsize=11)
 
 

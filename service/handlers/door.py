@@ -45,8 +45,7 @@ HOST = re.compile(r"[\w.:\[\]-]{1,255}", re.ASCII)
 LENGTH = re.compile(r"[0-9]{1,12}")
 # Who sends one of these asks for what is not done here.
 MORE = ("Prefer", "Content-Encoding", "Transfer-Encoding", "Expect")
-ACCEPTED = "HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\n"
-ACCEPTED += "".join(f"{name}: {value}\r\n" for name, value in FIXED_HEADERS.items())
+FIXED = "".join(f"{name}: {value}\r\n" for name, value in FIXED_HEADERS.items()) + "Content-Type: application/json\r\n"
 CLOSE = "Connection: close\r\n"
 
 
@@ -161,7 +160,8 @@ class Request(HTTPMessageDelegate):
     def _head(self, receipt: Receipt, length: int) -> str:
         """What `write_headers` would send, which takes a seventh of an accept to look at each header. `write` takes it
         as it is: all that is said here is ours, or was looked at before."""
-        head = f"{ACCEPTED}X-Request-Id: {self._id}\r\nDate: {date(int(time.time()))}\r\nContent-Length: {length}\r\n"
+        head = f"HTTP/1.1 202 Accepted\r\nX-Request-Id: {self._id}\r\nDate: {date(int(time.time()))}\r\n{FIXED}"
+        head += f"Content-Length: {length}\r\n"
         for name, value in receipt_headers(receipt):
             head += f"{name}: {value}\r\n"
         return f"{head}{CLOSE if self._door.server.draining else ''}\r\n"
