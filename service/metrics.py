@@ -59,6 +59,7 @@ class Metrics:
         # All of them at once, at zero: a rate needs a value before the first.
         self._reasons = {reason: self._refused.labels(reason) for reason in (*slugs(StormdrainError), OTHER)}
         self._jobs = {job: OfJob(job, started.labels(job), wait.labels(job), run.labels(job)) for job in (*jobs, OTHER)}
+        self._at_zero = self.samples().keys()
 
     def _counter(self, name: str, told: str, *labels: str) -> Counter:
         counter = Counter(f"stormdrain_{name}", told, labels, registry=self._registry)
@@ -104,7 +105,10 @@ class Metrics:
             self._meet(unknown)
         for family in self._registry.collect():
             family.samples = [
-                sample._replace(value=sums.get(key(sample), 0) / scale(sample)) for sample in shown(family)
+                sample._replace(value=sums.get(key(sample), 0) / scale(sample))
+                for sample in shown(family)
+                # Not what only this producer has counted yet: the next one that is asked would not know of it.
+                if key(sample) in sums or key(sample) in self._at_zero
             ]
             yield family
 

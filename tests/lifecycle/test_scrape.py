@@ -38,8 +38,7 @@ def value(sums: Sums, name: str, **labels: str) -> float:
 
 
 def fallen(before: Sums, after: Sums) -> dict[object, object]:
-    """What is not there is zero: one producer may know of an outcome whose first count is in no store yet."""
-    return {key: (n, after.get(key)) for key, n in before.items() if after.get(key, 0.0) < n}
+    return {key: (n, after.get(key)) for key, n in before.items() if after.get(key, -1.0) < n}
 
 
 def counted_everywhere(it: Server, name: str, wanted: float, **labels: str) -> None:
