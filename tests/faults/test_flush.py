@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 
 import psutil
@@ -18,6 +21,14 @@ MARK = "a-job-to-look-for"
 
 def post(it: Server, job_id: str) -> requests.Response:
     return requests.post(f"{it.url}/jobs", json={"job": "noop", "args": {"job_id": job_id}}, timeout=20)
+
+
+def connection_to(it: Server) -> HTTPConnection:
+    """One that a producer has accepted, and keeps open."""
+    connection = HTTPConnection(it.url.removeprefix("http://"), timeout=20)
+    connection.request("GET", "/healthz")
+    assert connection.getresponse().read()
+    return connection
 
 
 def test_a_job_is_written_then_flushed_then_answered(tmp_path: Path) -> None:
@@ -44,12 +55,17 @@ def first(lines: list[str], start: int, pattern: str) -> int:
 
 
 def test_a_flush_that_fails_is_never_a_202_and_the_next_producer_serves(tmp_path: Path) -> None:
-    with server(tmp_path, PRODUCERS="1", DRAIN="1") as it:
+    with server(tmp_path, PRODUCERS="1", DRAIN="1") as it, closing(connection_to(it)) as connection:
         accepted = [it.submit("noop", job_id=n) for n in range(5)]
         (producer,) = it.producers()
+        # A sweep would find the fault first, and the next producer answer: so it stands still until it has both.
+        psutil.Process(producer).suspend()
         with strace(producer, tmp_path / "trace", "-e", "inject=fsync,fdatasync:error=EIO"):
-            response = post(it, "doomed")
-            assert response.status_code in (503, 504), response.text
+            connection.request("POST", "/jobs", '{"job": "noop", "args": {"job_id": "doomed"}}')
+            psutil.Process(producer).resume()
+            response = connection.getresponse()
+            problem = json.loads(response.read())
+            assert response.status in (503, 504), problem
             assert response.headers["Content-Type"] == "application/problem+json"
             wait_until(lambda: not answers(f"{it.url}/readyz") or it.producers() != [producer], "it is not ready")
             wait_until(lambda: not psutil.pid_exists(producer), "the producer has ended", 10)
