@@ -12,7 +12,6 @@ import hmac
 import logging
 import re
 import secrets
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +22,6 @@ log = logging.getLogger(__name__)
 SUBMIT, READ, ADMIN = "submit", "read", "admin"
 SCOPES = (SUBMIT, READ, ADMIN)
 
-LOOK = 0.5  # seconds between looks at the file; a revoked key is refused after that
 LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,79})\s+([0-9a-f]{64})\s+([a-z,]+)")
 
 
@@ -52,9 +50,9 @@ class Keys:
     def __init__(self, file: Path) -> None:
         """Raises ConfigError when the file cannot be read."""
         self._file = file
-        self._version, self._keys = read(file)
+        self._version = version(file)
+        self._keys = read(file)
         self._trouble = ""
-        self._next_look = time.monotonic() + LOOK
 
     def find(self, authorization: str) -> Key | None:
         """The key that this header proves. A wrong id takes as long as a wrong secret."""
@@ -67,17 +65,14 @@ class Keys:
 
     def refresh(self) -> None:
         """Read the file again if it has changed. One that is not good now changes nothing, and is told once."""
-        now = time.monotonic()
-        if now < self._next_look:
-            return
-        self._next_look = now + LOOK
         try:
-            if version(self._file) != self._version:
-                self._version, self._keys = read(self._file)
+            seen = version(self._file)  # older than what is read, or a change in between would go unnoticed
+            if seen != self._version:
+                self._keys = read(self._file)
+                self._version = seen
                 log.info("the API keys are read anew: %d", len(self._keys))
             self._trouble = ""
         except ConfigError as error:
-            self._version = ()  # read it again at every look, until it is good
             if str(error) != self._trouble:
                 log.error("%s; the keys of before hold", error)
             self._trouble = str(error)
@@ -101,14 +96,12 @@ def version(file: Path) -> tuple[int, ...]:
     return it.st_ino, it.st_mtime_ns, it.st_size
 
 
-def read(file: Path) -> tuple[tuple[int, ...], dict[str, Key]]:
-    """Version and keys by id. The version is older than what is read, or a change in between would go unnoticed.
-    Raises ConfigError, which never quotes the content."""
-    seen = version(file)
+def read(file: Path) -> dict[str, Key]:
+    """The keys by id. Raises ConfigError, which never quotes the content."""
     try:
         if not file.is_file():  # a pipe would be waited for
             raise ConfigError(f"API_KEYS_FILE is {file}, which is not a file")
-        return seen, parse(file.read_text("utf-8"), file)
+        return parse(file.read_text("utf-8"), file)
     except OSError as error:
         raise unreadable(file, error) from None
     except UnicodeDecodeError:

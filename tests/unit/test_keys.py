@@ -17,7 +17,7 @@ from service import keyfile
 from service.errors import ConfigError
 from service.handlers import application as application  # brings all of them
 from service.handlers.base import Handler
-from service.keys import ADMIN, READ, SUBMIT, Keys, hmac, open_keys
+from service.keys import ADMIN, READ, SUBMIT, Keys, hmac, open_keys, read
 from tests.support import ROOT
 
 HASH = "0123456789abcdef" * 4
@@ -26,11 +26,6 @@ HASH = "0123456789abcdef" * 4
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "api_keys"
-
-
-@pytest.fixture(autouse=True)
-def looks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.keys.LOOK", 0.0)
 
 
 def bearer(token: str) -> str:
@@ -184,12 +179,15 @@ def test_new_keys_hold_and_revoked_ones_do_not_without_a_restart(file: Path) -> 
     assert keys.find(bearer(second)) is None
 
 
-def test_the_file_is_looked_at_again_only_after_a_while(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.keys.LOOK", 3600.0)
+def test_the_file_is_read_when_it_has_changed_and_not_otherwise(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     token = keyfile.create(file, "shop", "read")
+    reads: list[Path] = []
+    monkeypatch.setattr("service.keys.read", lambda it: reads.append(it) or read(it))
     keys = Keys(file)
-    keyfile.revoke(file, "shop-1")
-    assert keys.find(bearer(token)) is not None
+    for seen in (1, 2):
+        assert all(keys.find(bearer(token)) is not None for _ in range(3))
+        assert len(reads) == seen
+        keyfile.create(file, "other", "read")
 
 
 def test_a_file_that_breaks_or_vanishes_changes_nothing_and_is_told_once(
