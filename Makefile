@@ -185,7 +185,7 @@ test-long:  ## The tests that take minutes
 
 check:  ## Types, style and format
 	@$(PYTHON) native/stack.py setup dev
-	@.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy
+	@.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/mypy native/*.py
 
 docs:  ## Renew the tables, code and diffs in the README and the tour (docs/ladder-*.json are runs of make stages)
 	@$(PYTHON) native/stack.py setup dev

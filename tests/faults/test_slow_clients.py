@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.stack.test_native import Stack
+from tests.native import Stack
 
 pytestmark = pytest.mark.stack
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.test_native import Stack
+from tests.native import Stack
 
 
 @pytest.fixture(scope="session")

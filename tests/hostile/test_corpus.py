@@ -16,7 +16,7 @@ import pytest
 
 from tests.hostile.corpus import GROUPS, HIDE, MARK, Case
 from tests.hostile.wire import Answer, Connect, Exchange, exchange, to_port, to_socket
-from tests.stack.test_native import Stack
+from tests.native import Stack
 from tests.support import wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]

@@ -13,7 +13,7 @@ import requests
 
 from tests.hostile.test_corpus import AT_ONCE, QUICK, round_of
 from tests.hostile.wire import exchange, to_port
-from tests.stack.test_native import Stack
+from tests.native import Stack
 from tests.support import wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from tests.stack.test_native import Stack
+from tests.native import Stack
 from tests.support import wait_until
 
 pytestmark = pytest.mark.stack

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.stack.test_native import Stack
+from tests.native import Stack
 from tests.support import wait_until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.stack.test_native import Stack
+from tests.native import Stack
 from tests.support import all_gone
 
 pytestmark = pytest.mark.stack

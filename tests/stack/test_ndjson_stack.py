@@ -18,7 +18,7 @@ import apsw
 import pytest
 import requests
 
-from tests.stack.test_native import Stack, Stub, nginx_before
+from tests.native import Stack, Stub, nginx_before
 from tests.streaming import NDJSON, ids, lines_of, noops, statuses, stream
 from tests.support import all_gone, wait_until
 

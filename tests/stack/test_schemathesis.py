@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.test_native import Stack
+from tests.native import Stack
 from tests.support import ROOT
 
 pytestmark = pytest.mark.stack

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from docs.transcript import plain, replay, steps
-from tests.stack.test_native import Stack
+from tests.native import Stack
 from tests.support import ROOT
 
 pytestmark = pytest.mark.stack

@@ -98,7 +98,7 @@ def test_nginx_lets_go_of_idle_connections_before_the_server_does() -> None:
 def test_what_a_check_says_last_is_what_the_stack_waits_for() -> None:
     from service.__main__ import CHECKED
 
-    assert f'CHECKED = "{CHECKED}"' in (ROOT / "native/stack.py").read_text()
+    assert f'CHECKED = "{CHECKED}"' in (ROOT / "native/settings.py").read_text()
     assert CHECKED in (ROOT / "docker/deploy.sh").read_text()
 
 
@@ -119,7 +119,7 @@ def test_what_is_full_is_up_for_whoever_starts_it() -> None:
     from service.errors import BacklogFull, StoreFull
 
     for slug in (BacklogFull.slug, StoreFull.slug):
-        assert f'"/problems/{slug}"' in (ROOT / "native/stack.py").read_text()
+        assert f'"/problems/{slug}"' in (ROOT / "native/ready.py").read_text()
     assert {BacklogFull.slug, StoreFull.slug} == {"backlog-full", "disk-full"}
     assert "/problems/(backlog|disk)-full" in (ROOT / "compose.yaml").read_text()
 

@@ -1,0 +1,113 @@
+"""New code and settings, one server after the other, while the rest serves."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from nginx import find_nginx, reload_nginx
+from packages import setup
+from processes import pid, supervisorctl
+from ready import URL, server_ready
+from settings import (
+    BIND,
+    PORT,
+    READY_TIMEOUT,
+    SERVERS,
+    SETTINGS,
+    VAR,
+    check_settings,
+    environment,
+    fail,
+    say,
+    server_log,
+    store_settings,
+)
+
+# What a deployment must not lose because somebody forgot to say it.
+KEPT = {
+    "API_KEYS_FILE": "To ask for no keys any more: make down, then make up",
+    "JOBS": "For the jobs that come with it: JOBS=service.jobs",
+    "CALLBACK_SECRET": "To tell nobody any more of jobs that wait: make down, then make up",
+}
+
+
+def deploy() -> None:
+    """Nothing is stopped before the new settings and nginx's configuration are found good."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    running_settings()  # tells what is amiss, a stack that does not run for instance
+    with alone():
+        before = running_settings()
+        setup()
+        check_settings("not deployed")
+        reload_nginx(find_nginx() or fail("nginx is missing: its new configuration cannot be checked"))
+        store_settings(json.dumps(environment()))
+        # One that does not serve comes first: or the only one that does would be stopped.
+        for number in sorted(range(SERVERS), key=server_ready):
+            replace(number, before)
+    say(f"deployed: {SERVERS} new servers, ready at {URL}")
+
+
+def running_settings() -> str:
+    """What the servers were started with, as it is stored."""
+    if not pid():
+        fail("nothing runs that could be replaced: start it with `make up`")
+    if not SETTINGS.exists():
+        fail("what runs is of a release that could not be replaced under load: make down, then make up, this once")
+    running = {"BIND": "127.0.0.1"} | json.loads(SETTINGS.read_text())  # a release before had no other
+    for name, now in (("PORT", PORT), ("BIND", BIND), ("STOP_SECONDS", environment()["STOP_SECONDS"])):
+        if running[name] != now:
+            setting = name.replace("STOP_SECONDS", "DRAIN")
+            fail(f"{setting} is not what the stack was started with, and needs a new start: make down, then make up")
+    for name in KEPT:
+        if running.get(name) and not environment().get(name):
+            fail(f"{name} is not set, and is where the stack runs: set it, in .env for instance. {KEPT[name]}")
+    return SETTINGS.read_text()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Two deployments at once would stop both servers."""
+    with (VAR / "run/deploy.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fail("another deployment is under way")
+        yield
+
+
+def replace(number: int, before: str) -> None:
+    say(f"server {number}: draining, then a new one")
+    if not restart(number):
+        store_settings(before)
+        say(f"server {number}: the new one does not get ready; going back to the settings of before")
+        state = "serves again" if restart(number) else "does not start either"
+        fail(
+            f"not deployed: a new server did not get ready, see {server_log(number)}; as it was set before, it {state}"
+        )
+    say(f"server {number}: the new one is ready")
+
+
+def restart(number: int) -> bool:
+    """Whether the new one got ready."""
+    try:
+        return stop_and_start(number)
+    except KeyboardInterrupt:  # or half of the servers would be missing, and nobody told
+        supervisorctl("start", f"server:server_{number}")
+        fail(f"interrupted: server {number} is started again, the deployment is not finished")
+
+
+def stop_and_start(number: int) -> bool:
+    supervisorctl("stop", f"server:server_{number}")  # returns when it has ended
+    if not supervisorctl("start", f"server:server_{number}"):
+        return False
+    deadline = time.monotonic() + READY_TIMEOUT
+    while not server_ready(number):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
