@@ -142,8 +142,10 @@ def sleeps(seconds: float) -> str:
 
 
 @job
-def waits_for(path: str) -> str:
+def waits_for(path: str, begun: str | None = None) -> str:
     """Until the file is there."""
+    if begun:
+        Path(begun).touch()
     while not Path(path).exists():
         time.sleep(0.005)
     return "seen"

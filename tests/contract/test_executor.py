@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ JOBS = "hostile_jobs"
 RESULT_MAX = 50_000  # bytes
 SOON = 10.0  # seconds after which what we wait for does not come any more
 GONE = 1.0  # seconds after its limit, within which a job and what it started are gone: a promise
-SLACK = 1.0  # seconds that a loaded machine may add
+SLACK = 8.0  # seconds that a loaded machine may add
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,6 +46,15 @@ def jobs_module() -> Iterator[None]:
     sys.modules.pop(JOBS)
     environment.undo()
     signal.pthread_sigmask(signal.SIG_SETMASK, signals)  # or whatever later tests start could not be stopped
+
+
+class TooLate(Exception):
+    """A promised time is over. That may be the doing of a machine that stood still, so `in_slots` tries again."""
+
+
+def in_time(it_was: bool) -> None:
+    if not it_was:
+        raise TooLate
 
 
 class Told:
@@ -96,11 +106,15 @@ def in_slots(test: Callable[[Slots], Awaitable[None]], idle: float = 60.0, memor
     async def main() -> None:
         slots = Slots(idle, memory)
         try:
-            async with asyncio.timeout(2 * SOON):
+            async with asyncio.timeout(6 * SOON):
                 await test(slots)
         finally:
             slots.executor.close("the test has ended")
 
+    for _ in range(2):
+        with suppress(TooLate):
+            asyncio.run(main())
+            return
     asyncio.run(main())
 
 
@@ -123,11 +137,13 @@ def result(outcome: Outcome) -> Any:
 
 
 async def appears(path: Path) -> str:
-    """The text of a file, once it is there."""
+    """The text of a file, once it is there. It is taken away: with another try there is another."""
     async with asyncio.timeout(SOON):
         while not path.exists():
             await asyncio.sleep(0.005)
-    return path.read_text()
+    text = path.read_text()
+    path.unlink()
+    return text
 
 
 def lives(pid: int) -> bool:
@@ -271,7 +287,7 @@ def test_what_a_crashed_job_had_started_is_gone(tmp_path: Path) -> None:
     async def test(slots: Slots) -> None:
         outcome = await slots.run("leaves_grandchild_and_crashes", path=str(tmp_path / "pid"))
         assert isinstance(outcome, Crashed)
-        assert await ends(int((tmp_path / "pid").read_text()), GONE)
+        in_time(await ends(int((tmp_path / "pid").read_text()), GONE))
 
     in_slots(test)
 
@@ -295,24 +311,25 @@ def test_over_its_limit_a_job_and_what_it_started_are_gone(tmp_path: Path) -> No
     async def test(slots: Slots) -> None:
         await slots.run("echo")
         started = time.monotonic()
-        job = asyncio.ensure_future(slots.run("starts_grandchild", limit=0.5, path=str(tmp_path / "pids")))
-        pids = [int(pid) for pid in (await appears(tmp_path / "pids")).split()]
-        assert all(lives(pid) for pid in pids)
-        assert await job == TimedOut(0.5)
-        assert 0.5 <= time.monotonic() - started < 0.5 + GONE
-        for pid in pids:
-            assert await ends(pid, GONE)
+        assert await slots.run("starts_grandchild", limit=1.0, path=str(tmp_path / "pids")) == TimedOut(1.0)
+        seconds = time.monotonic() - started
+        assert seconds >= 1.0
+        in_time(seconds < 1.0 + GONE)
+        in_time((tmp_path / "pids").exists())
+        for pid in (await appears(tmp_path / "pids")).split():
+            in_time(await ends(int(pid), GONE))
 
     in_slots(test)
 
 
 def test_over_its_limit_also_what_left_its_session_is_gone(tmp_path: Path) -> None:
     async def test(slots: Slots) -> None:
-        outcome = await slots.run("starts_grandchild", limit=0.5, path=str(tmp_path / "pids"), own_session=True)
-        assert outcome == TimedOut(0.5)
-        pid = int((tmp_path / "pids").read_text().split()[1])
+        outcome = await slots.run("starts_grandchild", limit=1.0, path=str(tmp_path / "pids"), own_session=True)
+        assert outcome == TimedOut(1.0)
+        in_time((tmp_path / "pids").exists())
+        pid = int((await appears(tmp_path / "pids")).split()[1])
         try:
-            assert await ends(pid, GONE)
+            in_time(await ends(pid, GONE))
         finally:
             if lives(pid):
                 psutil.Process(pid).kill()
@@ -334,9 +351,9 @@ def test_many_jobs_over_their_limit_do_not_wait_for_each_other() -> None:
     async def test(slots: Slots) -> None:
         await asyncio.gather(*(slots.run("sleeps", seconds=0.01) for _ in range(4)))
         started = time.monotonic()
-        outcomes = await asyncio.gather(*(slots.run("sleeps", limit=0.3, seconds=60.0) for _ in range(4)))
-        assert outcomes == [TimedOut(0.3)] * 4
-        assert time.monotonic() - started < 0.3 + GONE
+        outcomes = await asyncio.gather(*(slots.run("sleeps", limit=0.5, seconds=60.0) for _ in range(4)))
+        assert outcomes == [TimedOut(0.5)] * 4
+        in_time(time.monotonic() - started < 0.5 + GONE)
 
     in_slots(test)
 
@@ -352,7 +369,7 @@ def test_a_job_that_is_killed_comes_to_the_reason_given(tmp_path: Path) -> None:
         assert await job == Returned("on purpose")
         assert not slots.executor.kill(slots.last, Returned("again"))
         for pid in pids:
-            assert await ends(pid, GONE)
+            in_time(await ends(pid, GONE))
 
     in_slots(test)
 
@@ -382,10 +399,10 @@ def test_close_returns_what_runs(tmp_path: Path) -> None:
 
 def test_close_returns_what_waits_for_a_slot_to_start() -> None:
     async def test(slots: Slots) -> None:
-        jobs = [asyncio.ensure_future(slots.run("sleeps", seconds=3.0)) for _ in range(3)]
+        jobs = [asyncio.ensure_future(slots.run("sleeps", seconds=60.0)) for _ in range(3)]
         await asyncio.sleep(0)  # all three have asked for a slot, none can be there yet
         slots.executor.close("we stop")
-        outcomes = await asyncio.wait_for(asyncio.gather(*jobs, return_exceptions=True), 1.0)
+        outcomes = await asyncio.wait_for(asyncio.gather(*jobs, return_exceptions=True), SLACK)
         assert [type(outcome) for outcome in outcomes] == [Returned] * 3
 
     in_slots(test)
@@ -609,6 +626,16 @@ def test_jobs_that_have_a_last_chance_run_one_at_a_time_beside_all_others(tmp_pa
 # several in one slot, one after the other
 
 
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is taken back from a slot, nor is the slot ended, because it is slow."""
+    monkeypatch.setattr("service.course.PATIENCE", SOON)
+    monkeypatch.setattr("service.course.END_TIMEOUT", SOON)
+
+
+PATIENT = pytest.mark.usefixtures("patience")
+
+
 class Course:
     """Jobs that share a slot."""
 
@@ -628,6 +655,7 @@ class Course:
         return [ends[claim] for claim in self.claims]
 
 
+@PATIENT
 def test_jobs_that_share_a_slot_have_each_their_own_outcome_attempt_and_output() -> None:
     async def test(slots: Slots) -> None:
         one, two, three = await Course(
@@ -639,11 +667,12 @@ def test_jobs_that_share_a_slot_have_each_their_own_outcome_attempt_and_output()
         assert (two.message, two.output) == ("second", "")
         assert result(three) == result(await slots.run("own_pid"))
         assert three.seconds is not None
-        assert three.seconds < 1
+        assert three.seconds < SOON
 
     in_slots(test)
 
 
+@PATIENT
 def test_of_jobs_that_share_a_slot_only_the_one_that_ends_it_is_blamed(tmp_path: Path) -> None:
     async def test(slots: Slots) -> None:
         ran = tmp_path / "ran"
@@ -664,13 +693,14 @@ def test_of_jobs_that_share_a_slot_only_the_one_that_ends_it_is_blamed(tmp_path:
     in_slots(test)
 
 
+@PATIENT
 def test_each_job_that_shares_a_slot_has_its_own_limit() -> None:
     async def test(slots: Slots) -> None:
-        jobs = [("sleeps", {"seconds": 0.06})] * 3
+        jobs = [("sleeps", {"seconds": seconds}) for seconds in (0.5, 60.0, 0.5)]
         started = time.monotonic()
-        one, two, three = await Course(slots, *jobs, limits={0: 0.15, 1: 0.03, 2: 9.0}).outcomes()
+        one, two, three = await Course(slots, *jobs, limits={0: 9.0, 1: 0.3, 2: 9.0}).outcomes()
         assert result(one) == "slept"
-        assert two == TimedOut(0.03)
+        assert two == TimedOut(0.3)
         assert three == NOT_BEGUN
         assert time.monotonic() - started < GONE + SLACK
 
@@ -694,6 +724,7 @@ def test_nobody_is_stuck_behind_a_long_job(tmp_path: Path) -> None:
     in_slots(test)
 
 
+@PATIENT
 def test_a_job_that_waits_behind_another_in_its_slot_can_be_cancelled(tmp_path: Path) -> None:
     async def test(slots: Slots) -> None:
         ran = tmp_path / "ran"
@@ -718,6 +749,7 @@ def test_a_stop_ends_what_runs_and_what_waits_behind_it() -> None:
     in_slots(test)
 
 
+@PATIENT
 def test_a_child_that_a_job_has_forked_does_not_answer_for_it(tmp_path: Path) -> None:
     async def test(slots: Slots) -> None:
         course = Course(slots, ("forks_and_comes_back", {}), ("echo", {"value": 2}), ("own_pid", {}))
@@ -742,16 +774,19 @@ def test_a_job_that_closes_everything_is_ended_at_its_limit_all_the_same(behind:
     in_slots(test)
 
 
+@PATIENT
 def test_a_cancel_that_comes_too_late_hits_nobody_else(tmp_path: Path) -> None:
     """The loop was busy: the process has gone on, and its replies are still to be read."""
 
     async def test(slots: Slots) -> None:
-        gate = tmp_path / "gate"
+        gate, begun = tmp_path / "gate", tmp_path / "begun"
         jobs = [("echo", {"value": n}) for n in range(3)]
-        course = Course(slots, *jobs, ("waits_for", {"path": str(gate)}), ("echo", {"value": 4}))
+        fourth = ("waits_for", {"path": str(gate), "begun": str(begun)})
+        course = Course(slots, *jobs, fourth, ("echo", {"value": 4}))
         while not course.told.beginnings:
             await asyncio.sleep(0)
-        time.sleep(0.2)  # the event loop stands still; the process is at the fourth by now
+        while not begun.exists():
+            time.sleep(0.005)  # the event loop stands still
         assert slots.executor.kill(course.claims[1], Cancelled())
         gate.write_text("go on")
         outcomes = await course.outcomes()

@@ -17,7 +17,7 @@ import pytest
 from msgspec.structs import replace
 
 from service import linux
-from service.backlog import sql
+from service.backlog import sql, store
 from service.backlog.sqlite import SqliteBacklog
 from service.backlog.store import OLDEST_SQLITE, SCHEMA_VERSION
 from service.errors import ConfigError, StoreBusy
@@ -362,7 +362,10 @@ def test_a_foreign_lock_makes_writes_busy_and_lets_reads_through(
     assert news(backlog.put(late)) == [True]
 
 
-def test_a_foreign_lock_that_ends_soon_is_waited_for(file: Path, open_one: Callable[[], SqliteBacklog]) -> None:
+def test_a_foreign_lock_that_ends_soon_is_waited_for(
+    file: Path, open_one: Callable[[], SqliteBacklog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "BUSY_TIMEOUT", 20_000)  # the locker may need more than the usual second to end
     backlog = open_one()
     with script(LOCKER, file) as (locker, _said):
         assert locker.stdin is not None

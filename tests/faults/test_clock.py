@@ -18,20 +18,22 @@ from tests.support import ROOT, Server, server, wait_until
 DAY = 86_400.0  # seconds
 
 OWN_JOBS = """
+import os
 import time
 from service.jobs import sleep
 from service.registry import attempt, job
 
-@job(timeout=1, attempts=1)
+@job(timeout=6, attempts=1)
 def too_long() -> None:
     time.sleep(60)
 
 @job
-def once(started: str) -> None:
+def once(started: str, finish: str) -> None:
     open(started, "a").close()
-    time.sleep(6)
+    while not os.path.exists(finish):
+        time.sleep(0.05)
 
-@job(attempts=2, backoff=2)
+@job(attempts=2, backoff=10)
 def again() -> int:
     if attempt() == 1:
         raise RuntimeError("once")
@@ -43,20 +45,20 @@ def again() -> int:
 def test_a_step_of_the_wall_clock_moves_no_lease_no_retry_and_no_limit(tmp_path: Path, step: float) -> None:
     (tmp_path / "own_jobs.py").write_text(OWN_JOBS)
     own = {"JOBS": "own_jobs", "PYTHONPATH": f"{ROOT}:{tmp_path}"}
-    with faulty_server(tmp_path, "wall_clock_stepped", LEASE="2", **own) as it:
-        held = it.submit("sleep", seconds=5.0)
+    with faulty_server(tmp_path, "wall_clock_stepped", LEASE="6", **own) as it:
+        held = it.submit("sleep", seconds=8.0)
         started = time.monotonic()
         retried, limited = it.submit("again"), it.submit("too_long")
         it.wait_for(limited, "running")
         wait_until(lambda: it.job(retried)["attempt"] == 1 and it.job(retried)["state"] == "queued", "a retry waits")
         it.arm(str(step))
-        job = it.wait_for(limited, "failed", timeout=10)
+        job = it.wait_for(limited, "failed", timeout=30)
         assert job["error"]["type"] == "timed_out"
         assert abs(seconds_of(job["history"][0]["finished_at"]) - time.time() - step) < 60  # the clock was stepped
-        assert it.wait_for(retried, "succeeded", timeout=10)["attempt"] == 2
-        assert time.monotonic() - started >= 1.0  # the shortest wait with this backoff
-        # Its lease of 2 s was extended meanwhile, as by any clock.
-        assert [entry["outcome"] for entry in it.wait_for(held, "succeeded", timeout=15)["history"]] == ["succeeded"]
+        assert it.wait_for(retried, "succeeded", timeout=30)["attempt"] == 2
+        assert time.monotonic() - started >= 5.0  # the shortest wait with this backoff
+        # Its lease of 6 s was extended meanwhile, as by any clock.
+        assert [entry["outcome"] for entry in it.wait_for(held, "succeeded", timeout=30)["history"]] == ["succeeded"]
 
 
 def seconds_of(stamp: str) -> float:
@@ -93,9 +95,9 @@ def stop_between_its_turns(pid: int, file: Path) -> None:
 def test_what_a_producer_says_after_it_hung_beyond_its_lease_is_refused(tmp_path: Path) -> None:
     (tmp_path / "own_jobs.py").write_text(OWN_JOBS)
     own = {"JOBS": "own_jobs", "PYTHONPATH": f"{ROOT}:{tmp_path}"}
-    with server(tmp_path, LEASE="2", COMMIT_TIMEOUT="2", **own) as it:
+    with server(tmp_path, LEASE="6", COMMIT_TIMEOUT="2", **own) as it:
         wait_until(lambda: len(it.stats()["producers"]) == 2, "both producers serve")
-        location = it.submit("once", started=f"{tmp_path}/started")
+        location = it.submit("once", started=f"{tmp_path}/started", finish=f"{tmp_path}/finish")
         hung = hold_of(it, location)
         wait_until((tmp_path / "started").exists, "the function runs")
         stop_between_its_turns(hung, file_of(tmp_path))
@@ -115,6 +117,7 @@ def test_what_a_producer_says_after_it_hung_beyond_its_lease_is_refused(tmp_path
             "it is refused",
         )
         assert runs_again(), it.job(location)
+        (tmp_path / "finish").touch()
         *before, last = [entry["outcome"] for entry in it.wait_for(location, "succeeded")["history"]]
         assert (set(before), last) == ({"lost"}, "succeeded")
         assert it.stop() == 0

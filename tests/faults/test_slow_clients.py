@@ -8,6 +8,7 @@ import os
 import selectors
 import shutil
 import socket
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from tests.native import Stack
 pytestmark = pytest.mark.stack
 
 LIMIT = 10.0  # seconds, in nginx/timeouts.conf and in the producer
-SLACK = 4.0  # seconds; the machine is shared
+SLACK = 10.0  # seconds; the machine is shared
 BODY = b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
 
 
@@ -128,7 +129,9 @@ def closed_and_others_served(
     soonest = min(client.closed_after for client in clients if client.closed_after)
     assert soonest > LIMIT / 2, f"closed after {soonest:.1f} s: a slow network is no attack"
     assert len(others.seconds) > 20
-    assert max(others.seconds) < 1.0, f"an answer took {max(others.seconds):.2f} s"
+    # Who had to wait for the slow ones would wait for LIMIT.
+    assert max(others.seconds) < 6.0, f"an answer took {max(others.seconds):.2f} s"
+    assert statistics.median(others.seconds) < 0.5
 
 
 def test_slow_clients_before_nginx_are_closed_and_others_are_served(stack: Stack) -> None:
