@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import sys
 import threading
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 
 import apsw
-import requests
+import psutil
 
 from tests.support import ROOT, server, wait_until
 
@@ -117,9 +119,15 @@ def test_a_producer_whose_file_was_replaced_ends_and_accepts_nothing_into_the_ol
         copy = tmp_path / "copy.db"
         assert service(tmp_path, "backup", str(copy)).returncode == 0
         assert copy.stat().st_mode & 0o077 == 0
-        copy.rename(tmp_path / "data/backlog.db")
-        answer = requests.post(f"{it.url}/jobs", json={"job": "noop"}, timeout=10)
-        assert answer.status_code == 504
+        with closing(HTTPConnection(it.url.removeprefix("http://"), timeout=20)) as connection:
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().read()  # this producer has the connection
+            producer = psutil.Process(it.producers()[0])
+            producer.suspend()  # it looks for itself, and would end before it is asked: the next one would answer
+            copy.rename(tmp_path / "data/backlog.db")
+            connection.request("POST", "/jobs", '{"job": "noop"}')
+            producer.resume()
+            assert connection.getresponse().status == 504
         wait_until(lambda: "the file was replaced" in it.log.read_text(), "it says why")
 
 

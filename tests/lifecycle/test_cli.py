@@ -131,7 +131,7 @@ def test_a_job_is_shown_on_a_page_and_several_on_a_line_each(running: Server) ->
     assert re.search(r"^state    failed, attempt 1 of 1$", page.stdout, re.MULTILINE)
     assert re.search(r"^error    RuntimeError: attempt 1 fails as asked$", page.stdout, re.MULTILINE)
     assert re.search(r"^         Traceback", page.stdout, re.MULTILINE)
-    assert re.search(r"^attempt  1: raised, RuntimeError.* \(0\.\d\d s, \S+\)$", page.stdout, re.MULTILINE)
+    assert re.search(r"^attempt  1: raised, RuntimeError.* \(\d+\.\d\d s, \S+\)$", page.stdout, re.MULTILINE)
     other = first_id(call(running, "submit", "noop"))
     lines = call(running, "status", other, failed).stdout.splitlines()
     assert [line.split()[0] for line in lines] == [other, failed]
@@ -174,7 +174,8 @@ def test_failed_jobs_are_listed_and_queued_again(running: Server) -> None:
     assert {line.split()[0] for line in listed.stdout.splitlines()} < {line.split()[0] for line in ids.splitlines()}
     assert len(call(running, "list", "--all").stdout.splitlines()) > 3
     one = ids.split()[0]
-    assert call(running, "retry", one).stdout.split()[:2] == [one, "queued"]
+    assert call(running, "retry", one).stdout.split()[0] == one
+    assert "requeued" in [entry["outcome"] for entry in running.job(f"/jobs/{one}")["history"]]
     again = call(running, "retry", "--state", "failed", "--job", "flaky").stdout
     assert re.fullmatch(r"\d+ queued again\n", again)
     assert int(again.split()[0]) >= 2
@@ -229,7 +230,7 @@ def test_when_nobody_answers_it_is_4_and_says_what_to_do() -> None:
     class Nowhere:
         url = "http://127.0.0.1:9"  # the discard port: nobody listens
 
-    done = call(Nowhere, "list", "--retry-for", "0.3")
+    done = call(Nowhere, "list", "--retry-for", "2")
     assert done.returncode == exits.NO_ANSWER
     tried, told = done.stderr.splitlines()
     assert tried.startswith("stormdrain: no connection; trying again")
@@ -298,14 +299,16 @@ def test_many_have_a_progress_bar_on_a_terminal_and_one_has_none(running: Server
 
 
 def test_ctrl_c_says_that_accepted_jobs_go_on(running: Server) -> None:
-    with start(running, "submit", "sleep", "seconds=2", "--wait", stdout=-1, stderr=-1) as child:
-        wait_until(lambda: running.stats()["states"].get("running"), "it runs")
+    with start(running, "submit", "sleep", "seconds=60", "--wait", stdout=-1, stderr=-1) as child:
+        (job,) = wait_until(lambda: [job for it in running.stats()["producers"] for job in it["running"]], "it runs")
         os.killpg(child.pid, signal.SIGINT)
         began = time.monotonic()
         out, told = child.communicate(timeout=ENOUGH)
     assert (child.returncode, out, told) == (exits.STOPPED, "", "stormdrain: stopped; what was accepted goes on\n")
-    assert time.monotonic() - began < 1.5  # it does not wait for what it had asked for
-    wait_until(lambda: not running.stats()["states"].get("running"), "it has gone on and ended")
+    assert time.monotonic() - began < 6  # it does not wait for what it had asked for
+    time.sleep(1)  # a cancelled one would be killed
+    assert running.job(f"/jobs/{job['id']}")["state"] == "running"
+    call(running, "cancel", job["id"])
 
 
 def test_when_nobody_reads_any_more_it_ends_quietly(running: Server) -> None:

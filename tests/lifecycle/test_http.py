@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.support import Server, server
+from tests.support import Server, server, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +56,8 @@ def test_the_original_form_is_kept_word_for_word(running: Server, method: str) -
     response = requests.request(method, f"{running.url}/", data='{"job_id": 7}')
     assert (response.status_code, response.text.strip()) == (200, "7 add")
     assert running.wait_for(response.headers["Location"], "succeeded")["result"] == 7
-    log = running.log.read_text()
-    assert all(line in log for line in ("job add:7", "scheduling 7", "Collected job: 7"))
+    for line in ("job add:7", "scheduling 7", "Collected job: 7"):
+        wait_until(lambda line=line: line in running.log.read_text(), line)
 
 
 def test_the_same_job_id_twice_is_two_jobs(running: Server) -> None:
@@ -161,9 +161,11 @@ def test_the_server_tells_that_it_lives_and_is_ready(running: Server) -> None:
 
 
 def test_stats_shows_what_every_producer_runs(running: Server) -> None:
-    location = running.submit("sleep", seconds=1.5)
+    location = running.submit("sleep", seconds=60)
     running.wait_for(location, "running")
+    wait_until(lambda: len(running.stats()["producers"]) == 2, "both serve")
     stats = running.stats()
+    requests.delete(running.url + location)
     ran = [job for producer in stats["producers"] for job in producer["running"]]
     assert location.rpartition("/")[2] in [job["id"] for job in ran]
     assert len(stats["producers"]) == 2

@@ -11,6 +11,8 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import psutil
 import pytest
 import requests
 
+from service.handlers.streams import LAST_ANSWER
 from tests.faults.faulty import TURN_LOCK, file_of, script, stored
 from tests.streaming import NDJSON, SLEEP, ids, lines_of, noops, statuses, stream
 from tests.support import Client, Server, server, wait_until
@@ -167,29 +170,29 @@ def test_what_finds_no_room_is_refused_line_by_line(tmp_path: Path) -> None:
 
 
 def test_while_the_store_is_locked_lines_are_refused_and_then_taken_again(tmp_path: Path) -> None:
-    with server(tmp_path, PRODUCERS="1", COMMIT_TIMEOUT="0.5") as it, stream(it) as sender:
+    with server(tmp_path, PRODUCERS="1", COMMIT_TIMEOUT="1") as it, stream(it) as sender:
         it.wait_for(it.submit("noop"), "succeeded")
         with script(TURN_LOCK, str(file_of(tmp_path))):
             started = time.monotonic()
             sender.send(noops(2000))
             sender.send(noops(1))
-            time.sleep(2.5)  # until both pieces have been refused
+            time.sleep(8)  # enough for one wait for all that was read at once, and too little for one for each window
         sender.send(noops(1))
         sender.end()
         answer = list(sender.answer().receipts())
-        assert time.monotonic() - started < 8
+        assert time.monotonic() - started < 16
         assert statuses(answer) == [503] * 2001 + [0]
         assert {receipt["problem"]["type"] for receipt in answer[:-1]} == {"/problems/store-busy"}
 
 
 def test_a_sender_that_falls_silent_is_cut_off_and_a_slow_one_is_not(tmp_path: Path) -> None:
     with server(tmp_path, PRODUCERS="1") as it, stream(it) as silent, stream(it) as slow:
-        silent.send(noops(1))
         started = time.monotonic()
+        silent.send(noops(1))
         while not silent.closed():
             slow.send(noops(1))
             time.sleep(0.5)
-            assert time.monotonic() - started < 14
+            assert time.monotonic() - started < 40
         assert time.monotonic() - started > 9
         slow.end()
         assert set(statuses(slow.answer().receipts())) == {0}
@@ -243,38 +246,43 @@ def test_a_stop_refuses_the_lines_that_come_after_it_and_answers_all(tmp_path: P
 
 
 def connects(it: Server) -> bool:
-    try:
+    with suppress(requests.RequestException):  # a time-out too: it may be queued, until the next producer serves
         return requests.get(f"{it.url}/healthz", timeout=5).status_code == 200
-    except requests.ConnectionError:
-        return False
+    return False
 
 
 def test_a_body_that_goes_on_beyond_the_drain_time_is_answered_as_far_as_it_came(tmp_path: Path) -> None:
     with server(tmp_path, PRODUCERS="1", DRAIN="1") as it, stream(it) as sender:
         sender.send(noops(10))
         wait_until(lambda: it.stats()["states"]["succeeded"] == 10, "all have run")
+        stopped = time.monotonic()
         it.process.terminate()
-        sent = endless(sender, it)
+        sent, pause = endless(sender, stopped)
+        assert time.monotonic() - stopped >= 1  # the drain time
+        if pause >= LAST_ANSWER:
+            pytest.skip("the sender stood still: no line came while the last one was waited for")
         answer = sender.answer()
         told = list(answer.receipts())
         assert answer.whole
         assert len(told) <= sent + 1
         refused = statuses(told).count(503)
-        assert refused > 10
+        assert refused > 1
         assert statuses(told) == [0] * (len(told) - refused) + [503] * refused
         assert "this line and those after it" in told[-1]["problem"]["detail"]
         assert told[-1]["problem"]["line"] == len(told)
         assert it.process.wait(10) == 0
 
 
-def endless(sender: Any, it: Server) -> int:
-    """Lines that were sent until the answer was there."""
-    sent = 10
+def endless(sender: Any, since: float) -> tuple[int, float]:
+    """Lines that were sent until the answer was there, and the longest pause between them, in seconds."""
+    sent, moments = 10, [since]
     while not sender.answered():
         sender.send(noops(1))
         sent += 1
         time.sleep(0.02)
-    return sent
+        moments.append(time.monotonic())
+    moments.append(time.monotonic())
+    return sent, max(later - earlier for earlier, later in pairwise(moments))
 
 
 def test_after_an_unknown_commit_the_lines_in_it_are_unknown_and_the_rest_is_refused(tmp_path: Path) -> None:

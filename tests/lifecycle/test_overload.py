@@ -11,9 +11,21 @@ from typing import Any
 import pytest
 import requests
 
-from tests.support import Client, server, wait_until
+from tests.support import ROOT, Client, server, wait_until
 
 MB = 1 << 20
+
+OWN_JOBS = """
+import time
+from pathlib import Path
+from service.jobs import noop
+from service.registry import job
+
+@job
+def wait_for(file: str) -> None:
+    while not Path(file).exists():
+        time.sleep(0.02)
+"""
 
 
 def post(client: Client, job: str = "noop", **args: Any) -> requests.Response:
@@ -72,9 +84,12 @@ def free(folder: Path) -> int:
 
 
 def test_on_a_full_disk_new_jobs_are_refused_and_running_ones_are_recorded(tmp_path: Path, small_disk: Path) -> None:
+    (tmp_path / "own_jobs.py").write_text(OWN_JOBS)
+    own = {"JOBS": "own_jobs", "PYTHONPATH": f"{ROOT}:{tmp_path}"}
     settings = {"BACKLOG": f"sqlite:{small_disk}/data/backlog.db", "DISK_RESERVE": str(8 * MB)}
-    with server(tmp_path, **settings) as it:
-        running = [it.submit("sleep", seconds=2.0) for _ in range(10)]
+    full = tmp_path / "full"  # on another disk
+    with server(tmp_path, **own, **settings) as it:
+        running = [it.submit("wait_for", file=str(full)) for _ in range(10)]
         for location in running:
             it.wait_for(location, "running")
         filler = small_disk / "filler"
@@ -85,6 +100,7 @@ def test_on_a_full_disk_new_jobs_are_refused_and_running_ones_are_recorded(tmp_p
         assert int(refused.headers["Retry-After"]) >= 1
         with filler.open("ab") as file:
             os.posix_fallocate(file.fileno(), 0, filler.stat().st_size + free(small_disk))  # not a byte is left
+        full.touch()
         for location in running:
             it.wait_for(location, "succeeded")
         assert post(it).status_code == 507
