@@ -34,7 +34,7 @@ class Stack(Client):
 
     def servers(self) -> list[psutil.Process]:
         """The masters."""
-        return [p for p in self.processes()[0].children() if "serve" in p.cmdline()]
+        return [p for p in self.processes()[0].children() if serves(p)]
 
     @contextmanager
     def load(self) -> Iterator[None]:
@@ -62,6 +62,12 @@ class Stack(Client):
     def processes(self) -> list[psutil.Process]:
         master = psutil.Process(int((self.folder / "run/supervisord.pid").read_text()))
         return [master, *descendants(master.pid)]
+
+
+def serves(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):  # it has just ended, or is about to be reaped
+        return "serve" in process.cmdline()
+    return False
 
 
 class Stub:

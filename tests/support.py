@@ -53,7 +53,12 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 
 def all_gone(processes: list[psutil.Process]) -> bool:
-    return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
+    def lives(process: psutil.Process) -> bool:
+        with suppress(psutil.NoSuchProcess):  # it may be reaped between the two questions
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return False
+
+    return not any(lives(process) for process in processes)
 
 
 class Client:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.hostile.corpus import GROUPS, HIDE, MARK, Case
 from tests.hostile.wire import Answer, Connect, Exchange, exchange, to_port, to_socket
-from tests.native import Stack
+from tests.native import Stack, serves
 from tests.support import wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
@@ -169,7 +169,7 @@ def memory(stack: Stack) -> dict[int, int]:
     wait_until(
         lambda: not {"queued", "running"} & {state for state, n in stack.stats()["states"].items() if n}, "all ran"
     )
-    producers = [child for server in stack.servers() for child in server.children() if "serve" in child.cmdline()]
+    producers = [child for server in stack.servers() for child in server.children() if serves(child)]
     return {it.pid: it.memory_full_info().uss for it in producers}
 
 

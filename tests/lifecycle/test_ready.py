@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from service.motion import STALLED
-from tests.support import ROOT, Server, server, wait_until
+from tests.support import ROOT, Server, answers, server, wait_until
 
 LATER = 3 * STALLED  # seconds; what takes STALLED is looked for until then
 
@@ -42,6 +42,15 @@ from pathlib import Path
 from service.jobs import noop
 if sys.argv[1:] != ["serve"] and not Path(__file__).with_name("ok").exists():
     raise RuntimeError("no such model")
+"""
+WAITS = """
+import time
+from pathlib import Path
+from service.registry import job
+@job
+def wait():
+    while not Path(__file__).with_name("go").exists():
+        time.sleep(0.02)
 """
 
 
@@ -82,10 +91,12 @@ def wait_through(seconds: float) -> Iterator[None]:
 
 def test_a_full_backlog_has_its_own_reason_and_is_ready_again_with_room(tmp_path: Path) -> None:
     with server(tmp_path, PRODUCERS="1", SLOTS="1", BACKLOG_MAX="2") as it:
-        it.wait_for(it.submit("sleep", seconds=3), "running")
+        long = it.submit("sleep", seconds=60)
+        it.wait_for(long, "running")
         for _ in range(2):
             it.submit("noop")
         assert ready(it) == (503, "backlog-full")
+        assert requests.delete(it.url + long, timeout=10).status_code == 202
         wait_until(lambda: ready(it) == (200, ""), "there is room", 20)
 
 
@@ -93,25 +104,20 @@ def test_a_disk_whose_reserve_is_reached_is_the_reason(tmp_path: Path) -> None:
     it = Server(tmp_path, {"PRODUCERS": "1", "DISK_RESERVE": str(1 << 60)})
     it.start()
     try:
-        wait_until(lambda: listens(it), "it serves")
+        wait_until(lambda: answers(f"{it.url}/healthz"), "it serves")
         assert ready(it) == (503, "disk-full")
     finally:
         it.kill_everything()
 
 
-def listens(it: Server) -> bool:
-    try:
-        return requests.get(f"{it.url}/healthz", timeout=5).status_code == 200
-    except requests.ConnectionError:
-        return False
-
-
 def test_a_producer_that_drains_says_so_to_a_connection_that_is_open(tmp_path: Path) -> None:
-    with server(tmp_path, PRODUCERS="1", DRAIN="5") as it, requests.Session() as session:
-        it.wait_for(it.submit("sleep", seconds=4), "running")
-        assert session.get(f"{it.url}/readyz", timeout=5).status_code == 200
+    waits = own_jobs(tmp_path, WAITS)
+    with server(tmp_path, PRODUCERS="1", DRAIN="30", **waits) as it, requests.Session() as session:
+        it.wait_for(it.submit("wait"), "running")
+        assert session.get(f"{it.url}/readyz", timeout=10).status_code == 200
         it.process.terminate()
         wait_until(lambda: "draining" in it.log.read_text(), "it drains")
-        answer = session.get(f"{it.url}/readyz", timeout=5)
+        answer = session.get(f"{it.url}/readyz", timeout=10)
         assert (answer.status_code, answer.json()["type"]) == (503, "/problems/draining")
-        assert it.process.wait(20) == 0
+        (tmp_path / "go").touch()
+        assert it.process.wait(40) == 0

@@ -65,9 +65,10 @@ def test_a_load_is_accepted_and_nothing_is_lost(stack: Stack) -> None:
     assert "accepted 300 = succeeded 300 + failed 0 + cancelled 0 + expired 0 + lost 0" in done.stdout
 
 
+@pytest.mark.timeout(300)
 def test_the_stages_and_the_product_race(stack: Stack, tmp_path: Path) -> None:
-    chosen = ["STAGES=blocking producer_consumer service", "N=60", "CLIENTS=60", "SECONDS=0.6", "TIMEOUT=3"]
-    done = stack.make("stages", *chosen, f"OUT={tmp_path}")
+    chosen = ["STAGES=blocking producer_consumer service", "N=60", "CLIENTS=60", "SECONDS=1", "TIMEOUT=5"]
+    done = stack.make("stages", *chosen, f"OUT={tmp_path}", timeout=250)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {cells[1].strip(): cells for line in done.stdout.splitlines() if len(cells := line.split("|")) > 3}
     assert list(rows)[2:] == ["blocking", "producer_consumer", "service"]
