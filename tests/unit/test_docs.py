@@ -88,6 +88,13 @@ def test_the_limits_that_nginx_and_the_server_share_are_the_same() -> None:
     assert "client_max_body_size 1m;" in (ROOT / "nginx/limits.conf").read_text()
 
 
+def test_it_is_nginx_that_gives_up_a_client_which_falls_silent() -> None:
+    from service.handlers.ndjson import SILENCE
+
+    (seconds,) = re.findall(r"client_body_timeout (\d+)s;", (ROOT / "nginx/timeouts.conf").read_text())
+    assert int(seconds) + 4 < SILENCE  # whichever of them stands still for a while
+
+
 def test_nginx_lets_go_of_idle_connections_before_the_server_does() -> None:
     from service.producer import IDLE_TIMEOUT, LET_GO
 
