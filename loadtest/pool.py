@@ -1,6 +1,7 @@
 """The client processes: how they start, hand over results, and end."""
 
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing import TimeoutError as NothingCame
@@ -21,7 +22,9 @@ from .settings import Settings
 START_METHOD = "forkserver"
 PRELOAD = ["requests", "loadtest.client"]  # both: the slow one is found even where the package is not
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
 START_LIMIT = 60.0  # seconds until all client processes must be ready: 1000 of them took 18 on 2 cores
+LOOK = 0.1  # seconds between looks whether the run is stopped
 SLACK = 10.0  # seconds beyond the request's own time-outs before a client counts as dead
 
 A = TypeVar("A")
@@ -33,14 +36,14 @@ def client_pool(settings: Settings) -> Iterator[Pool]:
     """CLIENTS processes (no more than N), all ready; none is left when the block ends, however it ends."""
     pool = None
     try:
-        with held_back({signal.SIGINT}):
+        with held_back({signal.SIGINT}), uninterrupted():
             pool, ready = start_pool(settings, min(settings.clients, settings.n))
         for _ in range(min(settings.clients, settings.n)):
             if not ready.acquire(timeout=START_LIMIT):
                 raise Unusable(f"The client processes were not ready in {START_LIMIT:.0f} s: take fewer CLIENTS.")
         yield pool
     finally:
-        with held_back({signal.SIGINT, signal.SIGTERM}):
+        with held_back({signal.SIGINT, signal.SIGTERM}), uninterrupted():
             if pool:
                 pool.terminate()
                 pool.join()
@@ -73,12 +76,34 @@ def held_back(signals: set[signal.Signals]) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM take effect when the block ends: in its midst they could leave one of Pool's locks taken, and
+    whoever ends the pool would wait for it for ever."""
+    came: list[int] = []
+    before = {stop: signal.signal(stop, lambda number, frame: came.append(number)) for stop in STOPS}
+    try:
+        yield
+    finally:
+        for stop, handler in before.items():
+            signal.signal(stop, handler)
+    if came:
+        raise KeyboardInterrupt
+
+
 def arriving(pool: Pool, work: Callable[[A], B], items: Iterable[A], settings: Settings) -> Iterator[B]:
     """Results as they come. Pool forgets what a killed client had in hand: then they end short, not never."""
     patience = 2 * settings.timeout + SLACK  # one time-out to connect, one to wait
-    results = pool.imap_unordered(work, items)
-    while True:
-        try:
-            yield results.next(patience)
-        except (StopIteration, NothingCame):
-            return
+    with uninterrupted():
+        results = pool.imap_unordered(work, items)
+    last = time.monotonic()
+    while time.monotonic() < last + patience:
+        with uninterrupted():
+            try:
+                result = results.next(LOOK)
+            except NothingCame:
+                continue
+            except StopIteration:
+                return
+        yield result
+        last = time.monotonic()
