@@ -12,6 +12,7 @@ import hmac
 import logging
 import re
 import secrets
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 SUBMIT, READ, ADMIN = "submit", "read", "admin"
 SCOPES = (SUBMIT, READ, ADMIN)
+
+AGAIN = 0.5  # seconds before a file that is damaged or gone is looked at again: not with every request
 
 LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,79})\s+([0-9a-f]{64})\s+([a-z,]+)")
 
@@ -52,7 +55,7 @@ class Keys:
         self._file = file
         self._version = version(file)
         self._keys = read(file)
-        self._trouble = ""
+        self._trouble, self._again = "", 0.0
 
     def find(self, authorization: str) -> Key | None:
         """The key that this header proves. A wrong id takes as long as a wrong secret."""
@@ -65,6 +68,8 @@ class Keys:
 
     def refresh(self) -> None:
         """Read the file again if it has changed. One that is not good now changes nothing, and is told once."""
+        if time.monotonic() < self._again:
+            return
         try:
             seen = version(self._file)  # older than what is read, or a change in between would go unnoticed
             if seen != self._version:
@@ -75,7 +80,7 @@ class Keys:
         except ConfigError as error:
             if str(error) != self._trouble:
                 log.error("%s; the keys of before hold", error)
-            self._trouble = str(error)
+            self._trouble, self._again = str(error), time.monotonic() + AGAIN
 
 
 def open_keys(file: str) -> Keys | None:

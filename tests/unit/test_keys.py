@@ -184,15 +184,16 @@ def test_the_file_is_read_when_it_has_changed_and_not_otherwise(file: Path, monk
     reads: list[Path] = []
     monkeypatch.setattr("service.keys.read", lambda it: reads.append(it) or read(it))
     keys = Keys(file)
-    for seen in (1, 2):
+    for seen in (1, 2, 3):
         assert all(keys.find(bearer(token)) is not None for _ in range(3))
         assert len(reads) == seen
-        keyfile.create(file, "other", "read")
+        file.write_text(file.read_text() + "# changed\n" if seen == 1 else "damaged")
 
 
 def test_a_file_that_breaks_or_vanishes_changes_nothing_and_is_told_once(
-    file: Path, caplog: pytest.LogCaptureFixture
+    file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("service.keys.AGAIN", 0.0)
     token = keyfile.create(file, "shop", "read")
     keys, good = Keys(file), file.read_text()
 
