@@ -50,7 +50,7 @@ def environment(nginx: str = "") -> dict[str, str]:
     jobs, keys = os.environ.get("JOBS_DIR"), os.environ.get("API_KEYS_FILE")
     return os.environ | {
         "VAR": str(VAR),
-        "VAR_DIR": str(VAR),  # for what supervisord runs, which is this script again
+        "VAR_DIR": str(VAR),  # for what supervisord runs, which is stack.py again
         "PORT": PORT,
         "BIND": BIND,
         "STORMDRAIN_KEY": "",  # `make status` and the load generator ask with it; no server is to know it

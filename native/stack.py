@@ -24,6 +24,8 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import NoReturn
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python does it, but not where PYTHONSAFEPATH is set
+
 from deployment import deploy
 from nginx import check_port, find_nginx, install_nginx, lay_out, run_nginx
 from packages import setup
