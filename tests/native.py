@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.support import ROOT, Client, descendants, free_port, wait_until
+from tests.support import ROOT, Client, descendants, free_port, serves, wait_until
 
 
 class Stack(Client):
@@ -62,12 +62,6 @@ class Stack(Client):
     def processes(self) -> list[psutil.Process]:
         master = psutil.Process(int((self.folder / "run/supervisord.pid").read_text()))
         return [master, *descendants(master.pid)]
-
-
-def serves(process: psutil.Process) -> bool:
-    with suppress(psutil.NoSuchProcess):  # it has just ended, or is about to be reaped
-        return "serve" in process.cmdline()
-    return False
 
 
 class Stub:

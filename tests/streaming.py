@@ -6,6 +6,7 @@ import http.client
 import json
 import select
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -46,6 +47,16 @@ class Stream:
 
     def end(self) -> None:
         self.socket.sendall(b"0\r\n\r\n")
+
+    def send_until_answered(self) -> tuple[int, float]:
+        """Lines, and seconds from the last one to the answer."""
+        sent, last = 0, time.monotonic()
+        while not self.answered():
+            last = time.monotonic()
+            self.send(noops(1))
+            sent += 1
+            time.sleep(0.02)
+        return sent, time.monotonic() - last
 
     def answer(self) -> Answer:
         response = http.client.HTTPResponse(self.socket, method="POST")

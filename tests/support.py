@@ -61,6 +61,12 @@ def all_gone(processes: list[psutil.Process]) -> bool:
     return not any(lives(process) for process in processes)
 
 
+def serves(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):  # it has just ended, or is about to be reaped
+        return "serve" in process.cmdline()
+    return False
+
+
 class Client:
     """The HTTP contract, as far as the tests use it."""
 
@@ -84,6 +90,16 @@ class Client:
             return job if job["state"] in states else None
 
         return wait_until(there, f"{location} {' or '.join(states)}", timeout)
+
+    def producer_of(self, location: str) -> int:
+        """The process of the producer that runs a job."""
+        id = location.rpartition("/")[2]
+
+        def workers() -> list[str]:
+            producers = self.stats()["producers"]
+            return [it["worker"] for it in producers if id in [job["id"] for job in it["running"]]]
+
+        return int(wait_until(workers, f"{location} runs")[0].split(".")[-2])
 
     def stats(self) -> dict[str, Any]:
         stats: dict[str, Any] = requests.get(f"{self.url}/stats", timeout=10).json()
@@ -118,12 +134,6 @@ class Server(Client):
 
     def producers(self) -> list[int]:
         """The children that serve, in order of their birth."""
-
-        def serves(process: psutil.Process) -> bool:
-            with suppress(psutil.NoSuchProcess):  # it has just ended, or is about to be reaped
-                return "serve" in process.cmdline()
-            return False
-
         return sorted(p.pid for p in psutil.Process(self.process.pid).children() if serves(p))
 
     def stop(self, signum: int = signal.SIGTERM) -> int:
@@ -139,6 +149,12 @@ class Server(Client):
                 process.kill()
         self.process.wait()
         psutil.wait_procs(processes, 10)
+
+
+def own_jobs(folder: Path, code: str) -> dict[str, str]:
+    """The settings of a server that runs these."""
+    (folder / "own_jobs.py").write_text(code)
+    return {"JOBS": "own_jobs", "PYTHONPATH": f"{ROOT}:{folder}"}
 
 
 @contextmanager

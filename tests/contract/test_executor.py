@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import os
 import signal
 import sys
@@ -118,17 +119,19 @@ def in_slots(test: Callable[[Slots], Awaitable[None]], idle: float = 60.0, memor
     asyncio.run(main())
 
 
-def outcome_of(name: str, limit: float = SOON, **args: Any) -> Outcome:
-    """What a job comes to, in a slot that is used before and after it."""
+def outcome_of(name: str, limit: float = SOON, within: float = math.inf, **args: Any) -> Outcome:
+    """What a job comes to, within so many seconds, in a slot that is used before and after it."""
     outcomes: list[Outcome] = []
 
     async def test(slots: Slots) -> None:
         assert result(await slots.run("echo", value=1)) == 1
+        started = time.monotonic()
         outcomes.append(await slots.run(name, limit, **args))
+        in_time(time.monotonic() - started < within)
         assert result(await slots.run("echo", value=2)) == 2
 
     in_slots(test)
-    return outcomes[0]
+    return outcomes[-1]
 
 
 def result(outcome: Outcome) -> Any:
@@ -338,9 +341,7 @@ def test_over_its_limit_also_what_left_its_session_is_gone(tmp_path: Path) -> No
 
 
 def test_a_job_that_holds_the_interpreter_is_ended_at_its_limit() -> None:
-    started = time.monotonic()
-    assert outcome_of("holds_the_interpreter", limit=0.2) == TimedOut(0.2)
-    assert time.monotonic() - started < 0.2 + GONE + SLACK
+    assert outcome_of("holds_the_interpreter", limit=0.2, within=0.2 + GONE) == TimedOut(0.2)
 
 
 def test_a_job_that_ignores_sigterm_is_ended_at_its_limit(tmp_path: Path) -> None:
@@ -450,10 +451,8 @@ def test_an_exit_in_a_thread_fails_the_attempt_alone() -> None:
 
 
 def test_a_thread_over_its_limit_is_left_to_itself(tmp_path: Path) -> None:
-    started = time.monotonic()
     try:
-        assert outcome_of("thread_waits_for", limit=0.1, path=str(tmp_path / "go")) == TimedOut(0.1)
-        assert time.monotonic() - started < 0.1 + GONE + SLACK
+        assert outcome_of("thread_waits_for", limit=0.1, within=0.1 + GONE, path=str(tmp_path / "go")) == TimedOut(0.1)
     finally:
         (tmp_path / "go").touch()
 
@@ -666,8 +665,6 @@ def test_jobs_that_share_a_slot_have_each_their_own_outcome_attempt_and_output()
         assert isinstance(two, Raised)
         assert (two.message, two.output) == ("second", "")
         assert result(three) == result(await slots.run("own_pid"))
-        assert three.seconds is not None
-        assert three.seconds < SOON
 
     in_slots(test)
 
@@ -702,7 +699,7 @@ def test_each_job_that_shares_a_slot_has_its_own_limit() -> None:
         assert result(one) == "slept"
         assert two == TimedOut(0.3)
         assert three == NOT_BEGUN
-        assert time.monotonic() - started < GONE + SLACK
+        in_time(time.monotonic() - started < 0.5 + 0.3 + GONE)
 
     in_slots(test)
 
@@ -768,7 +765,7 @@ def test_a_job_that_closes_everything_is_ended_at_its_limit_all_the_same(behind:
         first, *others = await Course(slots, *jobs, limits={0: 0.4}).outcomes()
         assert isinstance(first, (TimedOut, Crashed))
         assert others == [NOT_BEGUN] * behind
-        assert time.monotonic() - started < 0.4 + GONE + SLACK
+        in_time(time.monotonic() - started < 0.4 + GONE)
         assert result(await slots.run("echo", value=3)) == 3
 
     in_slots(test)

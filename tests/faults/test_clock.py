@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.faulty import faulty_server, file_of, stored
-from tests.support import ROOT, Server, server, wait_until
+from tests.support import own_jobs, server, wait_until
 
 DAY = 86_400.0  # seconds
 
@@ -43,9 +43,7 @@ def again() -> int:
 
 @pytest.mark.parametrize("step", [DAY, -DAY])
 def test_a_step_of_the_wall_clock_moves_no_lease_no_retry_and_no_limit(tmp_path: Path, step: float) -> None:
-    (tmp_path / "own_jobs.py").write_text(OWN_JOBS)
-    own = {"JOBS": "own_jobs", "PYTHONPATH": f"{ROOT}:{tmp_path}"}
-    with faulty_server(tmp_path, "wall_clock_stepped", LEASE="6", **own) as it:
+    with faulty_server(tmp_path, "wall_clock_stepped", LEASE="6", **own_jobs(tmp_path, OWN_JOBS)) as it:
         held = it.submit("sleep", seconds=8.0)
         started = time.monotonic()
         retried, limited = it.submit("again"), it.submit("too_long")
@@ -65,17 +63,6 @@ def seconds_of(stamp: str) -> float:
     return datetime.fromisoformat(stamp).timestamp()
 
 
-def hold_of(it: Server, location: str) -> int:
-    """The process of the producer that runs a job."""
-    id = location.rpartition("/")[2]
-
-    def worker() -> str | None:
-        busy = [p["worker"] for p in it.stats()["producers"] if id in [job["id"] for job in p["running"]]]
-        return busy[0] if busy else None
-
-    return int(wait_until(worker, f"{location} runs").split(".")[-2])
-
-
 def stop_between_its_turns(pid: int, file: Path) -> None:
     """SIGSTOP, but not while it holds the lock that all take in turn: then everybody would wait for it."""
     with Path(f"{file}.lock").open("a") as turns:
@@ -93,12 +80,10 @@ def stop_between_its_turns(pid: int, file: Path) -> None:
 
 
 def test_what_a_producer_says_after_it_hung_beyond_its_lease_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "own_jobs.py").write_text(OWN_JOBS)
-    own = {"JOBS": "own_jobs", "PYTHONPATH": f"{ROOT}:{tmp_path}"}
-    with server(tmp_path, LEASE="6", COMMIT_TIMEOUT="2", **own) as it:
+    with server(tmp_path, LEASE="6", COMMIT_TIMEOUT="2", **own_jobs(tmp_path, OWN_JOBS)) as it:
         wait_until(lambda: len(it.stats()["producers"]) == 2, "both producers serve")
         location = it.submit("once", started=f"{tmp_path}/started", finish=f"{tmp_path}/finish")
-        hung = hold_of(it, location)
+        hung = it.producer_of(location)
         wait_until((tmp_path / "started").exists, "the function runs")
         stop_between_its_turns(hung, file_of(tmp_path))
 
@@ -108,7 +93,7 @@ def test_what_a_producer_says_after_it_hung_beyond_its_lease_is_refused(tmp_path
 
         try:
             wait_until(runs_again, "it was lost, and runs elsewhere")
-            assert hold_of(it, location) != hung
+            assert it.producer_of(location) != hung
         finally:
             os.kill(hung, signal.SIGCONT)
         # It settles what it held, while somebody else runs that: only the fencing token tells the two apart.

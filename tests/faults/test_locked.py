@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from tests.faults.faulty import TURN_LOCK, WRITE_LOCK, file_of, script, stored
-from tests.support import ROOT, Server, server, wait_until
+from tests.support import Server, own_jobs, server, wait_until
 
 COMMIT_TIMEOUT = 1.0
 LOCKS = pytest.mark.parametrize("lock", [WRITE_LOCK, TURN_LOCK], ids=["the write lock", "the lock of turns"])
@@ -46,9 +46,7 @@ def healthz(it: Server) -> float:
 
 @LOCKS
 def test_a_locked_store_refuses_in_time_stays_alive_and_accepts_again(tmp_path: Path, lock: str) -> None:
-    (tmp_path / "own_jobs.py").write_text(OWN_JOBS)
-    own = {"JOBS": "own_jobs", "PYTHONPATH": f"{ROOT}:{tmp_path}"}
-    with server(tmp_path, COMMIT_TIMEOUT=str(COMMIT_TIMEOUT), **own) as it:
+    with server(tmp_path, COMMIT_TIMEOUT=str(COMMIT_TIMEOUT), **own_jobs(tmp_path, OWN_JOBS)) as it:
         wait_until(lambda: len(it.stats()["producers"]) == 2, "both producers serve")
         before = it.submit("waits", job_id="before", finish=f"{tmp_path}/finish")
         it.wait_for(before, "running")

@@ -319,7 +319,7 @@ def test_who_comes_back_gets_what_it_has_missed_and_nothing_twice(running: Serve
 def test_a_stream_lives_on_through_the_death_of_the_producer_that_runs_the_job(running: Server) -> None:
     location = send(running, {"job": "sleep", "args": {"seconds": 60}}).headers["Location"]
     running.wait_for(location, "running")
-    pid = producer_of(running, location)
+    pid = running.producer_of(location)
     seen: list[tuple[int, dict[str, Any]]] = []
 
     def follow() -> None:
@@ -340,13 +340,6 @@ def test_a_stream_lives_on_through_the_death_of_the_producer_that_runs_the_job(r
     following.join(20)
     assert [data["state"] for _, data in seen] == ["queued", "running", "queued", "running", "cancelled"]
     assert seen[2][1]["outcome"] == "lost"
-
-
-def producer_of(running: Server, location: str) -> int:
-    """The process that runs this job."""
-    id = location.rpartition("/")[2]
-    (worker,) = [it["worker"] for it in running.stats()["producers"] if id in [job["id"] for job in it["running"]]]
-    return int(worker.split(".")[-2])
 
 
 def test_who_waits_is_let_go_when_the_producer_stops(running: Server) -> None:

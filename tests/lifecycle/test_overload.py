@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.support import ROOT, Client, server, wait_until
+from tests.support import Client, own_jobs, server, wait_until
 
 MB = 1 << 20
 
@@ -84,11 +84,9 @@ def free(folder: Path) -> int:
 
 
 def test_on_a_full_disk_new_jobs_are_refused_and_running_ones_are_recorded(tmp_path: Path, small_disk: Path) -> None:
-    (tmp_path / "own_jobs.py").write_text(OWN_JOBS)
-    own = {"JOBS": "own_jobs", "PYTHONPATH": f"{ROOT}:{tmp_path}"}
     settings = {"BACKLOG": f"sqlite:{small_disk}/data/backlog.db", "DISK_RESERVE": str(8 * MB)}
     full = tmp_path / "full"  # on another disk
-    with server(tmp_path, **own, **settings) as it:
+    with server(tmp_path, **own_jobs(tmp_path, OWN_JOBS), **settings) as it:
         running = [it.submit("wait_for", file=str(full)) for _ in range(10)]
         for location in running:
             it.wait_for(location, "running")

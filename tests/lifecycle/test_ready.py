@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from service.motion import STALLED
-from tests.support import ROOT, Server, answers, server, wait_until
+from tests.support import Server, answers, own_jobs, server, wait_until
 
 LATER = 3 * STALLED  # seconds; what takes STALLED is looked for until then
 
@@ -20,11 +20,6 @@ def ready(it: Server) -> tuple[int, str]:
     response = requests.get(f"{it.url}/readyz", timeout=10)
     body: dict[str, Any] = response.json()
     return response.status_code, body.get("type", "").removeprefix("/problems/")
-
-
-def own_jobs(folder: Path, code: str) -> dict[str, str]:
-    (folder / "own_jobs.py").write_text(code)
-    return {"JOBS": "own_jobs", "PYTHONPATH": f"{ROOT}:{folder}"}
 
 
 # In the producer it is good; in a slot, which imports it anew, it is not. `ok` is there once it is mended.
