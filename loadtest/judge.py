@@ -128,7 +128,7 @@ def causes(kill: Kill, line: Line, kills: list[Kill], limits: Limits) -> bool:
         return hung(kill, line, limits)
     if not kill.concerns(line.worker) or kill.at > line.finished + SLACK:
         return False
-    took = line.finished - kill.at - stopped_between(kills, kill.at, line.finished)
+    took = line.finished - kill.at - stopped_between(delaying(kills, line.worker), kill.at, line.finished)
     match line.outcome, line.reason:
         case "lost", "its producer died":
             killed = (dies(kill) or hangs_up(kill, kills)) and line.started <= kill.until + SLACK and took <= DEATH
@@ -170,12 +170,20 @@ def hung(kill: Kill, line: Line, limits: Limits) -> bool:
     return long and kill.at + HUNG * limits.lease <= line.finished + SLACK and line.finished <= kill.until + AFTER
 
 
-def stopped_between(kills: list[Kill], since: float, until: float) -> float:
-    """Seconds between the two in which some producer was stopped: it may have had the store's lock."""
-    spans = sorted(
-        (max(kill.at, since), min(kill.until, until))
+def delaying(kills: list[Kill], worker: str) -> list[Kill]:
+    """The stops of any producer, which may have had the store's lock, and those of this one's fork server, which alone
+    learns that a slot died."""
+    return [
+        kill
         for kill in kills
-        if kill.signal == "STOP" and kill.role == "producer" and kill.at < until and kill.until > since
+        if kill.signal == "STOP" and (kill.role == "producer" or (kill.role == "fork server" and kill.concerns(worker)))
+    ]
+
+
+def stopped_between(stops: list[Kill], since: float, until: float) -> float:
+    """Seconds between the two in which somebody was stopped."""
+    spans = sorted(
+        (max(kill.at, since), min(kill.until, until)) for kill in stops if kill.at < until and kill.until > since
     )
     total, end = 0.0, since
     for first, last in spans:

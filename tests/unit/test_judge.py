@@ -99,6 +99,13 @@ def test_a_stopped_producer_cannot_record_in_time_and_gets_as_long_as_it_was_sto
     assert explain([slow], [hit, stop], LIMITS)[0].kill == hit
 
 
+def test_a_stopped_fork_server_tells_its_own_producer_late_that_a_slot_died() -> None:
+    it, other = (kill(94.6, "fork server", "STOP", worker, until=100.0) for worker in (P, Q))
+    for stop, explained in ((it, 1), (other, 0)):
+        (found,) = explain([replace(CRASHED, started=95.0)], [stop, kill(96.5, "slot", "KILL")], LIMITS)
+        assert bool(found.kill) == explained
+
+
 def test_producers_drain_when_their_master_dies_unless_one_is_stopped() -> None:
     died, master = line("lost", DIED), kill(99.0, "master", "KILL", P, Q)
     stop = kill(98.0, "producer", "STOP", Q, until=102.0)
