@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .exits import Unusable
+from .interrupts import uninterrupted
 
 # As `python -m service stage --help` lists them; a test keeps them equal. Nothing here may import what teaches.
 STAGES = (
@@ -142,7 +143,7 @@ def stage(name: str, job: str, args: dict[str, Any], *options: str) -> Iterator[
 
 @contextmanager
 def own_stack(**settings: str) -> Iterator[Stack]:
-    """`settings` of the server, by the names of their variables."""
+    """`settings` of the server, by the names of their variables. Half a start or half a stop would leave processes."""
     it = Stack(tempfile.mkdtemp(prefix="stack-"), settings)
     try:
         with uninterrupted():
@@ -153,20 +154,6 @@ def own_stack(**settings: str) -> Iterator[Stack]:
             print("stopping the full stack", file=sys.stderr, flush=True)
             it.make("down")
             shutil.rmtree(it.folder)
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Ctrl-C or SIGTERM during the block counts when it has ended: half a start or half a stop leaves processes."""
-    came: list[int] = []
-    before = {each: signal.signal(each, lambda *_: came.append(1)) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-    if came:
-        raise KeyboardInterrupt
 
 
 def free_port() -> int:

@@ -13,6 +13,7 @@ from typing import TypeVar, cast
 
 from . import client
 from .exits import Unusable
+from .interrupts import STOPS, uninterrupted
 from .settings import Settings
 
 # fork would copy whatever threads and locks this process holds (Pool's threads fork again when a client dies;
@@ -22,7 +23,6 @@ from .settings import Settings
 START_METHOD = "forkserver"
 PRELOAD = ["requests", "loadtest.client"]  # both: the slow one is found even where the package is not
 
-STOPS = (signal.SIGINT, signal.SIGTERM)
 START_LIMIT = 60.0  # seconds until all client processes must be ready: 1000 of them took 18 on 2 cores
 LOOK = 0.1  # seconds between looks whether the run is stopped
 SLACK = 10.0  # seconds beyond the request's own time-outs before a client counts as dead
@@ -36,14 +36,14 @@ def client_pool(settings: Settings) -> Iterator[Pool]:
     """CLIENTS processes (no more than N), all ready; none is left when the block ends, however it ends."""
     pool = None
     try:
-        with held_back({signal.SIGINT}), uninterrupted():
+        with held_back((signal.SIGINT,)), uninterrupted():
             pool, ready = start_pool(settings, min(settings.clients, settings.n))
         for _ in range(min(settings.clients, settings.n)):
             if not ready.acquire(timeout=START_LIMIT):
                 raise Unusable(f"The client processes were not ready in {START_LIMIT:.0f} s: take fewer CLIENTS.")
         yield pool
     finally:
-        with held_back({signal.SIGINT, signal.SIGTERM}), uninterrupted():
+        with held_back(STOPS), uninterrupted():
             if pool:
                 pool.terminate()
                 pool.join()
@@ -61,7 +61,7 @@ def start_pool(settings: Settings, clients: int) -> tuple[Pool, Semaphore]:
 
 
 @contextmanager
-def held_back(signals: set[signal.Signals]) -> Iterator[None]:
+def held_back(signals: tuple[signal.Signals, ...]) -> Iterator[None]:
     """Signals wait until the block ends. Processes and threads started in it never see them.
 
     Ctrl-C goes to every process of the terminal: each client would print its own KeyboardInterrupt. Ignoring
@@ -76,23 +76,11 @@ def held_back(signals: set[signal.Signals]) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Ctrl-C and SIGTERM take effect when the block ends: in its midst they could leave one of Pool's locks taken, and
-    whoever ends the pool would wait for it for ever."""
-    came: list[int] = []
-    before = {stop: signal.signal(stop, lambda number, frame: came.append(number)) for stop in STOPS}
-    try:
-        yield
-    finally:
-        for stop, handler in before.items():
-            signal.signal(stop, handler)
-    if came:
-        raise KeyboardInterrupt
-
-
 def arriving(pool: Pool, work: Callable[[A], B], items: Iterable[A], settings: Settings) -> Iterator[B]:
-    """Results as they come. Pool forgets what a killed client had in hand: then they end short, not never."""
+    """Results as they come. Pool forgets what a killed client had in hand: then they end short, not never.
+
+    An interrupt within Pool could leave one of its locks taken, and whoever ends the pool would wait for ever.
+    """
     patience = 2 * settings.timeout + SLACK  # one time-out to connect, one to wait
     with uninterrupted():
         results = pool.imap_unordered(work, items)

@@ -15,6 +15,7 @@ from uuid import uuid4
 from tests.support import Client
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
+TRIES = 3  # of what says nothing where the machine stood still
 SLEEP = {"job": "sleep", "args": {"seconds": 3600}}
 
 

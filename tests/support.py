@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -135,6 +136,14 @@ class Server(Client):
     def producers(self) -> list[int]:
         """The children that serve, in order of their birth."""
         return sorted(p.pid for p in psutil.Process(self.process.pid).children() if serves(p))
+
+    @contextmanager
+    def connection(self) -> Iterator[HTTPConnection]:
+        """One that a producer has accepted, and keeps open."""
+        with closing(HTTPConnection(self.url.removeprefix("http://"), timeout=20)) as connection:
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().read()
+            yield connection
 
     def stop(self, signum: int = signal.SIGTERM) -> int:
         self.process.send_signal(signum)

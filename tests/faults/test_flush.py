@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import closing
-from http.client import HTTPConnection
 from pathlib import Path
 
 import psutil
@@ -21,14 +19,6 @@ MARK = "a-job-to-look-for"
 
 def post(it: Server, job_id: str) -> requests.Response:
     return requests.post(f"{it.url}/jobs", json={"job": "noop", "args": {"job_id": job_id}}, timeout=20)
-
-
-def connection_to(it: Server) -> HTTPConnection:
-    """One that a producer has accepted, and keeps open."""
-    connection = HTTPConnection(it.url.removeprefix("http://"), timeout=20)
-    connection.request("GET", "/healthz")
-    assert connection.getresponse().read()
-    return connection
 
 
 def test_a_job_is_written_then_flushed_then_answered(tmp_path: Path) -> None:
@@ -55,7 +45,7 @@ def first(lines: list[str], start: int, pattern: str) -> int:
 
 
 def test_a_flush_that_fails_is_never_a_202_and_the_next_producer_serves(tmp_path: Path) -> None:
-    with server(tmp_path, PRODUCERS="1", DRAIN="1") as it, closing(connection_to(it)) as connection:
+    with server(tmp_path, PRODUCERS="1", DRAIN="1") as it, it.connection() as connection:
         accepted = [it.submit("noop", job_id=n) for n in range(5)]
         (producer,) = it.producers()
         # A sweep would find the fault first, and the next producer answer: so it stands still until it has both.

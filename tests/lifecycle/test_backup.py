@@ -7,8 +7,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from contextlib import closing
-from http.client import HTTPConnection
 from pathlib import Path
 
 import apsw
@@ -119,9 +117,7 @@ def test_a_producer_whose_file_was_replaced_ends_and_accepts_nothing_into_the_ol
         copy = tmp_path / "copy.db"
         assert service(tmp_path, "backup", str(copy)).returncode == 0
         assert copy.stat().st_mode & 0o077 == 0
-        with closing(HTTPConnection(it.url.removeprefix("http://"), timeout=20)) as connection:
-            connection.request("GET", "/healthz")
-            assert connection.getresponse().read()  # this producer has the connection
+        with it.connection() as connection:
             producer = psutil.Process(it.producers()[0])
             producer.suspend()  # it looks for itself, and would end before it is asked: the next one would answer
             copy.rename(tmp_path / "data/backlog.db")
