@@ -34,7 +34,7 @@ def post(client: Client, job: str = "noop", **args: Any) -> requests.Response:
 
 def test_a_full_backlog_refuses_with_the_time_until_there_is_room(tmp_path: Path) -> None:
     with server(tmp_path, BACKLOG_MAX="30", SLOTS="1", PRODUCERS="2") as it:
-        answers = [post(it, "sleep", seconds=0.1) for _ in range(60)]
+        answers = [post(it, "sleep", seconds=0.2) for _ in range(200)]
         accepted = [answer.headers["Location"] for answer in answers if answer.status_code == 202]
         refused = [answer for answer in answers if answer.status_code != 202]
         assert len(accepted) >= 30
