@@ -26,7 +26,7 @@ from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from service.backlog.aio import AsyncBacklog
 from service.config import Config
 from service.errors import BadArguments, StoreError
-from service.job import Callback
+from service.job import Callback, stamp
 
 log = logging.getLogger(__name__)
 
@@ -155,17 +155,17 @@ class Callbacks:
 
     async def _post(self, callback: Callback) -> tuple[int, str | None]:
         """The status, 0 where there was none, and what went wrong."""
-        request = HTTPRequest(
-            callback.url,
-            method="POST",
-            headers=signed(callback, self._webhook),
-            body=body(callback),
-            connect_timeout=CONNECT_TIMEOUT,
-            request_timeout=REQUEST_TIMEOUT,
-            follow_redirects=False,  # to wherever a stranger's server wants
-            streaming_callback=lambda chunk: None,  # nobody reads it
-        )
         try:
+            request = HTTPRequest(
+                callback.url,
+                method="POST",
+                headers=signed(callback, self._webhook),
+                body=body(callback),
+                connect_timeout=CONNECT_TIMEOUT,
+                request_timeout=REQUEST_TIMEOUT,
+                follow_redirects=False,  # to wherever a stranger's server wants
+                streaming_callback=lambda chunk: None,  # nobody reads it
+            )
             response = await self._http.fetch(request, raise_error=False)
         except Exception as error:  # whatever it is, nobody has been told
             return 0, printable(f"{type(error).__name__}: {error}")
@@ -173,9 +173,17 @@ class Callbacks:
 
 
 def body(callback: Callback) -> bytes:
-    told = msgspec.json.decode(callback.told)
-    kind = {"type": f"job.{told['state']}", "timestamp": told["finished_at"]}
-    return msgspec.json.encode(kind | {"data": msgspec.Raw(callback.told)})
+    ended = stamp(callback.finished_at)
+    data = {
+        "id": callback.job,
+        "job": callback.name,
+        "state": callback.state,
+        "attempt": callback.attempt,
+        "finished_at": ended,
+        "result": msgspec.Raw(callback.result or b"null"),
+        "error": msgspec.Raw(callback.error or b"null"),
+    }
+    return msgspec.json.encode({"type": f"job.{callback.state}", "timestamp": ended, "data": data})
 
 
 def signed(callback: Callback, webhook: Webhook) -> dict[str, str]:

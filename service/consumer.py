@@ -14,6 +14,7 @@ import msgspec
 
 from service import registry, retry
 from service.backlog.aio import AsyncBacklog
+from service.backlog.base import PROMOTED
 from service.course import NOT_BEGUN
 from service.errors import StoreBroken, StoreError, UnknownJob
 from service.executor import Executor
@@ -68,7 +69,7 @@ class Consumer:
             # These two go on: without a lease, what still runs in a drain would be given to others, and run twice.
             asyncio.create_task(self._forever(self._sweep, SWEEP)),
             asyncio.create_task(self._forever(self._extend, self._lease / 3)),
-            asyncio.create_task(self._forever(self._prune, PRUNE)),
+            asyncio.create_task(self._forever(self._backlog.prune, PRUNE)),
             # Apart from the sweep: a million that expire at once must not hold up what dead producers held.
             asyncio.create_task(self._forever(self._expire, SWEEP)),
             asyncio.create_task(self._forever(self._look, LOOK_FOR_STANDSTILL)),
@@ -103,17 +104,20 @@ class Consumer:
     def stalled(self) -> bool:
         return self._motion.stalled
 
-    async def _forever(self, turn: Callable[[], Awaitable[None]], pause: float, while_draining: bool = True) -> None:
+    async def _forever(
+        self, turn: Callable[[], Awaitable[bool | None]], pause: float, while_draining: bool = True
+    ) -> None:
+        """A turn says True where it did a part of what there is to do: the next one comes after BETWEEN_BITES."""
         while while_draining or not self._stopping:
             try:
-                await turn()
+                more = await turn()
             except StoreBroken:
                 return  # the producer ends, AsyncBacklog has told it
             except StoreError as error:
                 log.warning("the backlog does not answer: %s", error)
                 await asyncio.sleep(RETRY_STORE)
                 continue  # without the pause: a third of the lease may be more than is left of it
-            await asyncio.sleep(pause)
+            await asyncio.sleep(BETWEEN_BITES if more else pause)
 
     async def _claim(self) -> None:
         self._woken.clear()
@@ -221,18 +225,21 @@ class Consumer:
                 msgspec.json.encode(reason).decode(),
             )
 
-    async def _sweep(self) -> None:
+    async def _sweep(self) -> bool:
         self._executor.retire()
         await self._backlog.measure()
-        if await self._backlog.sweep(self.worker):
+        swept = await self._backlog.sweep(self.worker)
+        if swept:
             self._woken.set()
             self._backlog.wake_others()
         await self._cancel()
+        return swept >= PROMOTED
 
-    async def _expire(self) -> None:
-        while await self._backlog.expire() and not self._stopping:
+    async def _expire(self) -> bool:
+        more = await self._backlog.expire()
+        if more:
             self._woken.set()  # a claim that met only such jobs found nothing, whatever stands behind them
-            await asyncio.sleep(BETWEEN_BITES)
+        return more
 
     async def _cancel(self) -> None:
         asked = set(await self._backlog.cancelling(self.worker))
@@ -245,10 +252,6 @@ class Consumer:
         waits = self._motion.waiting
         oldest = await self._backlog.oldest()
         self._motion.looked(waits or oldest is not None)
-
-    async def _prune(self) -> None:
-        while await self._backlog.prune() and not self._stopping:
-            await asyncio.sleep(BETWEEN_BITES)
 
     async def _extend(self) -> None:
         if not await self._backlog.extend(self.worker, self._lease):

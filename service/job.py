@@ -65,7 +65,10 @@ class Job(msgspec.Struct, frozen=True):
     @property
     def label(self) -> str:
         """What the log calls it: its job_id argument, as JSON and so on one line, or its id."""
-        job_id = msgspec.json.decode(self.args).get("job_id")
+        try:
+            job_id = msgspec.json.decode(self.args).get("job_id")
+        except RecursionError:  # the door could read it, where fewer calls were under way
+            job_id = None
         return self.id if job_id is None else json.dumps(job_id)
 
 
@@ -121,7 +124,12 @@ class Callback(msgspec.Struct, frozen=True):
     version: int  # the job's
     url: str
     tries: int  # this one, counted from 1
-    told: bytes  # JSON
+    name: str  # the job's, and the rest too
+    state: State
+    attempt: int
+    finished_at: float  # seconds since the epoch
+    result: bytes | None  # JSON
+    error: bytes | None  # JSON
 
 
 class Listed(msgspec.Struct, frozen=True):

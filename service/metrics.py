@@ -104,11 +104,12 @@ class Metrics:
         for unknown in sums.keys() - self.samples().keys():
             self._meet(unknown)
         for family in self._registry.collect():
+            # Not what only this producer has counted yet: the next one that is asked would not know of it.
+            known = {series(it) for it in shown(family) if key(it) in sums or key(it) in self._at_zero}
             family.samples = [
                 sample._replace(value=sums.get(key(sample), 0) / scale(sample))
                 for sample in shown(family)
-                # Not what only this producer has counted yet: the next one that is asked would not know of it.
-                if key(sample) in sums or key(sample) in self._at_zero
+                if series(sample) in known
             ]
             yield family
 
@@ -130,6 +131,11 @@ def slugs(error: type[StormdrainError]) -> Iterator[str]:
 def shown(family: Metric) -> Iterator[Sample]:
     """Without the time at which each was made, which has no sum."""
     return (sample for sample in family.samples if not sample.name.endswith("_created"))
+
+
+def series(sample: Sample) -> frozenset[tuple[str, str]]:
+    """Of its family. All buckets of a histogram are one, with the empty ones: without those no quantile is right."""
+    return frozenset(label for label in sample.labels.items() if label[0] != "le")
 
 
 def key(sample: Sample) -> str:

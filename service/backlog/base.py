@@ -26,6 +26,7 @@ COUNTED = 200  # due jobs that are counted for a position; where there are more,
 BITE = (
     200  # jobs removed, expired or queued again in one commit; a few milliseconds, so that intake never waits for more
 )
+PROMOTED = 2000  # jobs whose time has come that one sweep lets be claimed: as short as a bite
 SCAN = 10_000  # jobs looked at for one page of a list
 
 
@@ -83,7 +84,8 @@ class Backlog(Protocol):
 
     def sweep(self, sweeper: str) -> int:
         """What dead or hanging workers hold (not `sweeper`, who asks) is queued again, attempt not counted; retries
-        whose time has come can be claimed. Returns how many jobs became claimable. Cheap when there are none.
+        whose time has come can be claimed. Returns how many jobs became claimable; from PROMOTED up there may be more.
+        Cheap when there are none.
 
         A sweeper whose own lease has ended finds nobody hanging: the store may have been held, a disk may have
         stood still, and the others could renew their leases no more than it could."""

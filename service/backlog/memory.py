@@ -326,16 +326,8 @@ class MemoryBacklog(Backlog):
         assert row.url
         assert row.finished_at is not None
         row.callback = told = replace(row.callback, worker=worker, tries=row.callback.tries + 1)
-        body = {
-            "id": row.job.id,
-            "job": row.job.name,
-            "state": row.state,
-            "attempt": row.attempt,
-            "finished_at": stamp(row.finished_at),
-            "result": msgspec.Raw(row.result or b"null"),
-            "error": msgspec.Raw(row.error or b"null"),
-        }
-        return Callback(told.place, row.job.id, told.version, row.url, told.tries, msgspec.json.encode(body))
+        end = row.state, row.attempt, row.finished_at, row.result, row.error
+        return Callback(told.place, row.job.id, told.version, row.url, told.tries, row.job.name, *end)
 
     def settle_callback(self, callback: Callback, worker: str, again: float | None, error: str | None) -> None:
         row = self._rows.get(callback.job)
@@ -348,8 +340,8 @@ class MemoryBacklog(Backlog):
 
     def prune(self) -> bool:
         ended = [row for row in self._rows.values() if row.finished_at is not None]
-        excess = len(ended) - self._bounds.keep_max
         told = [row for row in ended if not (row.callback and row.callback.state == "pending")]
+        excess = len(told) - self._bounds.keep_max
         before = self._wall() - self._bounds.keep
         self._keys = {key: used for key, used in self._keys.items() if used[2] > self._wall() - KEY_KEPT}
         for place, (finished_at, id) in enumerate(sorted((row.finished_at or 0.0, row.job.id) for row in told)):

@@ -49,6 +49,7 @@ CREATE TABLE jobs (
     expires_at REAL,                    -- the same, for people
     cancel INTEGER NOT NULL DEFAULT 0,  -- 1: somebody wants it ended while it runs
     callback TEXT,                      -- URL that is told of its end
+    telling INTEGER NOT NULL DEFAULT 0, -- 1: it has ended, and that is still to be told
     rank REAL NOT NULL,                 -- order of claims: when it was due, less AGEING for each step of priority
     created_at REAL NOT NULL,
     run_at REAL NOT NULL,
@@ -65,7 +66,6 @@ CREATE INDEX jobs_waiting ON jobs (due_boot, due) WHERE due_boot IS NOT NULL;
 CREATE INDEX jobs_expiring ON jobs (expires_boot, expires) WHERE expires_boot IS NOT NULL;
 CREATE INDEX jobs_running ON jobs (worker) WHERE state = 'running';
 CREATE INDEX jobs_cancelling ON jobs (worker) WHERE cancel = 1;
-CREATE INDEX jobs_ended ON jobs (finished_at) WHERE finished_at IS NOT NULL;
 {BADLY_INDEXES}
 CREATE TABLE workers (worker TEXT PRIMARY KEY, boot TEXT NOT NULL, lease_until REAL NOT NULL) STRICT;
 CREATE TABLE counts (state TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT;  -- of those that are here; and 'removed'
@@ -103,7 +103,20 @@ CREATE TRIGGER job_removed AFTER DELETE ON jobs WHEN old.callback IS NOT NULL BE
     DELETE FROM callbacks WHERE job = old.id;
 END;
 """
-SCHEMA += CALLBACKS
+# So that what is kept for its callback alone costs the removal of others nothing.
+TELLING_MARKS = """
+CREATE INDEX jobs_ended ON jobs (finished_at) WHERE finished_at IS NOT NULL AND telling = 0;
+CREATE TRIGGER callback_begins AFTER INSERT ON callbacks BEGIN
+    UPDATE jobs SET telling = 1 WHERE id = new.job;
+END;
+CREATE TRIGGER callback_ends AFTER UPDATE OF state ON callbacks WHEN new.state <> 'pending' BEGIN
+    UPDATE jobs SET telling = 0 WHERE id = new.job;
+END;
+CREATE TRIGGER callback_is_given_up AFTER DELETE ON callbacks BEGIN
+    UPDATE jobs SET telling = 0 WHERE id = old.job;
+END;
+"""
+SCHEMA += CALLBACKS + TELLING_MARKS
 
 # Said in full, and of one state: only so does SQLite see that the index serves.
 BADLY = "state IN ('failed', 'cancelled', 'expired') AND state = '{}'"
@@ -234,7 +247,10 @@ WHERE seq IN (SELECT seq FROM jobs
 REQUEUE_ONE = f"{REQUEUE} WHERE id = :id AND state IN ('failed', 'cancelled', 'expired')"
 
 # Retries and delayed jobs whose time has come.
-PROMOTE = "UPDATE jobs SET due_boot = NULL, due = NULL WHERE due_boot = :boot AND due <= :clock"
+PROMOTE = """
+UPDATE jobs SET due_boot = NULL, due = NULL
+WHERE seq IN (SELECT seq FROM jobs WHERE due_boot = :boot AND due <= :clock LIMIT :most)
+"""
 
 # The clock only compares within its boot. After a reboot the time of every retry has come; what was never claimed
 # waits for its `run_at`, and expires, by the wall clock that was in force when it was put.
@@ -271,15 +287,15 @@ UPDATE jobs SET state = 'queued', worker = NULL, token = token + 1, attempt = at
 WHERE worker = :worker AND state = 'running'
 """
 
+# The result as it is stored: one that is deeper than SQLite reads would be an error here, again and again.
+DUE_CALLBACKS = """
+SELECT place, job, version, url, tries + 1, name, jobs.state, attempt, finished_at, result, jobs.error
+FROM callbacks CROSS JOIN jobs ON jobs.id = job
+WHERE callbacks.state = 'pending' AND callbacks.worker IS NULL AND callbacks.due <= :clock
+ORDER BY callbacks.due LIMIT :limit
+"""
 CLAIM_CALLBACKS = """
-UPDATE callbacks SET worker = :worker, tries = tries + 1
-WHERE place IN (SELECT place FROM callbacks WHERE state = 'pending' AND worker IS NULL AND due <= :clock
-                ORDER BY due LIMIT :limit)
-RETURNING place, job, version, url, tries, (
-    SELECT CAST(json_object('id', id, 'job', name, 'state', state, 'attempt', attempt,
-        'finished_at', strftime('%Y-%m-%dT%H:%M:%fZ', finished_at, 'unixepoch'),
-        'result', json(result), 'error', json(error)) AS BLOB)
-    FROM jobs WHERE jobs.id = callbacks.job)
+UPDATE callbacks SET worker = ?, tries = tries + 1 WHERE place IN (SELECT value FROM json_each(?))
 """
 # Only by who tells it now: a worker that hung may have lost it to another.
 SETTLE_CALLBACK = """
@@ -330,14 +346,16 @@ OLDEST = "SELECT min(run_at) FROM jobs WHERE state = 'queued' AND due_boot IS NU
 
 RUNNING = "SELECT worker, id, name, started_at FROM jobs WHERE state = 'running' ORDER BY worker, started_at"
 
-# The oldest ended jobs, at most a bite of them: those beyond a time or a number, and whose end is told.
+# The oldest ended jobs, at most a bite of them: those beyond a time or a number. What is still to be told stays, and
+# is in no index that this looks at: a receiver that is down must not make it slow.
 PRUNE = """
-DELETE FROM jobs WHERE seq IN (
-    SELECT seq FROM jobs WHERE finished_at < :before
-        AND (callback IS NULL
-             OR NOT EXISTS (SELECT 1 FROM callbacks WHERE callbacks.job = jobs.id AND callbacks.state = 'pending'))
-    ORDER BY finished_at LIMIT :bite)
+DELETE FROM jobs WHERE seq IN
+    (SELECT seq FROM jobs WHERE finished_at < :before AND telling = 0 ORDER BY finished_at LIMIT :bite)
 RETURNING state, id
+"""
+TELLING = """
+SELECT (SELECT count(*) FROM callbacks WHERE state = 'pending' AND worker IS NULL)
+    + (SELECT count(*) FROM callbacks WHERE worker IS NOT NULL)
 """
 
 # Ids are in order of time: whatever is no younger than the youngest that was removed, and is not here, was removed.
@@ -380,4 +398,10 @@ CREATE INDEX jobs_cancelling ON jobs (worker) WHERE cancel = 1;
 """,
     # For a while, schema 3 was without the second of these, and it counted puts by a trigger.
     3: BADLY_INDEXES.replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS") + "DROP TRIGGER IF EXISTS jobs_put;",
+    4: f"""
+ALTER TABLE jobs ADD COLUMN telling INTEGER NOT NULL DEFAULT 0;
+UPDATE jobs SET telling = 1 WHERE id IN (SELECT job FROM callbacks WHERE state = 'pending');
+DROP INDEX jobs_ended;
+{TELLING_MARKS}
+""",
 }

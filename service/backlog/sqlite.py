@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any
 
 from service.backlog import sql
-from service.backlog.base import AGEING, BITE, COUNTED, KEY_KEPT, NO_PACKS, SCAN, Backlog, Page
+from service.backlog.base import AGEING, BITE, COUNTED, KEY_KEPT, NO_PACKS, PROMOTED, SCAN, Backlog, Page
 from service.backlog.store import Store
 from service.errors import BacklogFull, StoreError, StoreFull
 from service.job import REQUEUED_FROM, Callback, Claim, Job, Listed, Receipt, Record, Running, Settlement, State
@@ -194,7 +194,7 @@ class SqliteBacklog(Store, Backlog):
     def sweep(self, sweeper: str) -> int:
         now = {"boot": self._boot, "clock": self._clock()}
         with self._own_batch():
-            self._db.execute(sql.PROMOTE, now)
+            self._db.execute(sql.PROMOTE, now | {"most": PROMOTED})
             promoted = self._db.changes()
             lost = sum(self._lost(worker, "its producer died") for worker in self._presence.dead())
             expired = [worker for (worker,) in self._db.execute(sql.EXPIRED, now)]
@@ -268,8 +268,10 @@ class SqliteBacklog(Store, Backlog):
 
     def claim_callbacks(self, limit: int, worker: str) -> list[Callback]:
         with self._own_batch():
-            values = {"worker": worker, "clock": self._clock(), "limit": limit}
-            return [Callback(*row) for row in self._db.execute(sql.CLAIM_CALLBACKS, values)]
+            rows = self._db.execute(sql.DUE_CALLBACKS, {"clock": self._clock(), "limit": limit}).fetchall()
+            if rows:
+                self._db.execute(sql.CLAIM_CALLBACKS, (worker, json.dumps([row[0] for row in rows])))
+        return [_callback(*row) for row in rows]
 
     def settle_callback(self, callback: Callback, worker: str, again: float | None, error: str | None) -> None:
         state = "delivered" if error is None else "pending" if again is not None else "failed"
@@ -287,8 +289,9 @@ class SqliteBacklog(Store, Backlog):
     def prune(self) -> bool:
         self._disk.restore()
         with self._own_batch():
-            kept: int = self._db.execute(sql.ENDED_HERE).get
-            excess = max(kept - self._bounds.keep_max, 0)
+            excess = max(self._db.execute(sql.ENDED_HERE).get - self._bounds.keep_max, 0)
+            if excess:
+                excess = max(excess - self._db.execute(sql.TELLING).get, 0)
             values = {
                 "before": math.inf if excess else self._wall() - self._bounds.keep,
                 "bite": min(excess or BITE, BITE),
@@ -401,6 +404,12 @@ def _claim(row: list[Any], now: float) -> Claim:
     _, _, id, name, args, timeout, attempts, priority, token, attempt, crashes, losses, run_at = row
     job = Job(id, name, args.encode(), timeout, attempts, priority)
     return Claim(job, token, attempt, crashes, losses, now, max(0.0, now - run_at))
+
+
+def _callback(place: int, job: str, version: int, url: str, tries: int, name: str, state: str, *end: Any) -> Callback:
+    attempt, finished_at, result, error = end
+    told = attempt, finished_at, result and result.encode(), error and error.encode()
+    return Callback(place, job, version, url, tries, name, State(state), *told)
 
 
 def _is_put_alone(job: Job) -> bool:

@@ -30,7 +30,7 @@ from service.job import State
 # SQLite 3.7.0 to 3.51.2 can corrupt a WAL file when one connection writes while another checkpoints, which is what
 # producers do: https://sqlite.org/wal.html#walresetbug
 OLDEST_SQLITE = (3, 51, 3)
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 WAL_KEPT = 16 << 20  # bytes of write-ahead log that stay on disk, when a reader that made it grow has gone
 OPEN_TIMEOUT = 1.0  # seconds
 BUSY_TIMEOUT = 1000  # milliseconds that a foreign lock, a person's shell for instance, is waited for

@@ -381,6 +381,15 @@ def test_an_end_that_nobody_has_been_told_of_is_kept(tmp_path: Path, clocks: Clo
         backlog.close()
 
 
+def test_a_result_is_told_as_it_is_however_deep(backlog: Backlog) -> None:
+    deep = b"[" * 5000 + b"]" * 5000  # no function of SQLite's reads that
+    job = replace(a_job(), callback="http://a.example/")
+    backlog.put([job])
+    backlog.settle([settlement(claim_one(backlog), result=deep)])
+    (callback,) = backlog.claim_callbacks(1, "w1")
+    assert (callback.job, callback.state, callback.result, callback.error) == (job.id, State.SUCCEEDED, deep, None)
+
+
 def test_another_chance_begins_anew(backlog: Backlog, clocks: Clocks) -> None:
     job = replace(a_job(), expires_in=1.0)
     backlog.put([job])

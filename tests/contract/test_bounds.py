@@ -196,6 +196,45 @@ def test_a_removal_that_is_rolled_back_has_removed_nothing(open_with: Open, cloc
     assert backlog.counts()[State.SUCCEEDED] == backlog.ended() == 1
 
 
+def test_what_is_still_to_be_told_takes_nobodys_place(open_with: Open, clocks: Clocks) -> None:
+    backlog = open_with(Bounds(keep_max=5))
+    waiting = [replace(a_job(), callback="http://a.example/") for _ in range(5)]
+    for job in waiting:
+        backlog.put([job])
+        backlog.settle([settlement(claim_one(backlog))])
+    ids = end(backlog, 6)
+    clocks.pass_time(1)
+    backlog.claim_callbacks(2, "w1")  # under way is not told either
+    prune_all(backlog)
+    assert [backlog.get(id) is None for id in ids] == [True] + [False] * 5
+    assert all(backlog.get(job.id) for job in waiting)
+
+
+@pytest.mark.parametrize(("again", "error"), [(None, None), (None, "HTTP 410")])
+def test_what_has_been_told_or_given_up_is_removed_like_all_others(
+    open_with: Open, again: float | None, error: str | None
+) -> None:
+    backlog = open_with(Bounds(keep_max=0))
+    job = replace(a_job(), callback="http://a.example/")
+    backlog.put([job])
+    backlog.settle([settlement(claim_one(backlog), State.FAILED)])
+    (callback,) = backlog.claim_callbacks(1, "w1")
+    backlog.settle_callback(callback, "w1", 5.0, "HTTP 500")
+    prune_all(backlog)
+    assert backlog.get(job.id) is not None
+    backlog.settle_callback(replace(callback, tries=1), "w1", again, error)  # no longer the one who tells it
+    prune_all(backlog)
+    assert backlog.get(job.id) is not None
+    assert backlog.requeue(job.id) == State.FAILED  # and then there is nothing to tell
+    backlog.settle([settlement(claim_one(backlog))])
+    prune_all(backlog)
+    assert backlog.get(job.id) is not None
+    (callback,) = backlog.claim_callbacks(1, "w1")
+    backlog.settle_callback(callback, "w1", again, error)
+    prune_all(backlog)
+    assert backlog.get(job.id) is None
+
+
 def test_removals_go_in_small_bites_and_the_file_stops_growing(tmp_path: Path) -> None:
     backlog = SqliteBacklog(str(tmp_path / "backlog.db"), bounds=Bounds(keep_max=BITE))
 

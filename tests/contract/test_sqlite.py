@@ -18,11 +18,12 @@ from msgspec.structs import replace
 
 from service import linux
 from service.backlog import sql, store
+from service.backlog.base import PROMOTED, Bounds
 from service.backlog.sqlite import SqliteBacklog
 from service.backlog.store import OLDEST_SQLITE, SCHEMA_VERSION
 from service.errors import ConfigError, StoreBusy
 from service.job import Claim, Job, Receipt, Settlement, State, new_id
-from tests.contract.test_backlog import news
+from tests.contract.test_backlog import Clocks, news
 
 ROOT = Path(__file__).parents[2]
 LEASE = 1_000.0  # seconds; never over in a test that does not move the clock
@@ -148,10 +149,49 @@ def test_a_schema_of_another_release_is_refused_with_a_sentence(
         SqliteBacklog(str(file))
 
 
+def back_to_4(backlog: SqliteBacklog) -> None:
+    backlog._db.execute("""
+        DROP TRIGGER callback_begins; DROP TRIGGER callback_ends; DROP TRIGGER callback_is_given_up;
+        DROP INDEX jobs_ended; ALTER TABLE jobs DROP COLUMN telling;
+        CREATE INDEX jobs_ended ON jobs (finished_at) WHERE finished_at IS NOT NULL""")
+    backlog._db.pragma("user_version", 4)
+
+
+def test_what_schema_4_has_still_to_tell_is_kept_until_it_is_told(
+    file: Path, open_one: Callable[[], SqliteBacklog]
+) -> None:
+    before = open_one()
+    back_to_4(before)
+    plain, *others = jobs(3)
+    told, untold = (replace(job, callback="http://a.example/") for job in others)
+    before.put([told, untold, plain])
+    before.settle([succeeded(claim) for claim in before.claim(3, "w1")])
+    (callback,) = before.claim_callbacks(1, "w1")
+    before.settle_callback(callback, "w1", None, None)
+    backlog = SqliteBacklog(str(file), bounds=Bounds(keep_max=0))
+    backlog.prune()
+    assert [backlog.get(job.id) is None for job in (told, untold, plain)] == [True, False, True]
+    (callback,) = backlog.claim_callbacks(9, "w1")
+    backlog.settle_callback(callback, "w1", None, None)
+    backlog.prune()
+    assert backlog.get(untold.id) is None
+    backlog.close()
+
+
+def test_a_sweep_takes_a_bounded_part_of_what_is_due_at_once(file: Path) -> None:
+    clocks = Clocks()
+    backlog = SqliteBacklog(str(file), clocks.read_boot, clocks.read_wall)
+    backlog.put([replace(job, delay=5.0) for job in jobs(2 * PROMOTED + 1)])
+    clocks.pass_time(6)
+    assert [backlog.sweep("w1") for _ in range(4)] == [PROMOTED, PROMOTED, 1, 0]
+    backlog.close()
+
+
 def test_what_schema_3_did_not_always_have_is_made_and_what_it_had_is_not_counted_twice(
     file: Path, open_one: Callable[[], SqliteBacklog]
 ) -> None:
     before = open_one()
+    back_to_4(before)
     before._db.execute("DROP INDEX jobs_ended_badly_named")
     before._db.execute("""CREATE TRIGGER jobs_put AFTER INSERT ON jobs BEGIN
         INSERT INTO tally VALUES (NEW.name, 'queued', 1) ON CONFLICT DO UPDATE SET n = n + 1; END""")
@@ -392,6 +432,9 @@ def test_a_foreign_lock_that_ends_soon_is_waited_for(
         (sql.REQUEUE_MANY[False], "jobs_ended_badly"),
         (sql.REQUEUE_MANY[True], "jobs_ended_badly_named"),
         (sql.PRUNE, "jobs_ended"),
+        (sql.DUE_CALLBACKS, "callbacks_due"),
+        (sql.TELLING, "callbacks_due"),
+        (sql.TELLING, "callbacks_held"),
         (sql.RUNNING, "jobs_running"),
         *(
             (query, "jobs_running" if state == "running" else "jobs_ended_badly_named" if named else "jobs_ended_badly")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from standardwebhooks import Webhook
 
 from service.callbacks import WAITS, Forbidden, PublicOnly, body, check, hosts, is_public, printable, signed, wait
 from service.config import Config
 from service.errors import BadArguments, ConfigError
-from service.job import Callback
+from service.job import Callback, State
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+CALLBACK = Callback(
+    1, "job-1", 4, "http://a.example/", 1, "noop", State.FAILED, 3, 1_700_000_000.5, None, b'{"type": "E"}'
+)
 ON = Config(callback_secret=SECRET)
 
 
@@ -119,11 +122,20 @@ def test_a_secret_that_is_none_ends_the_start_and_is_not_repeated(secret: str) -
 
 
 def test_a_receiver_can_verify_what_it_gets_and_know_a_repetition() -> None:
-    callback = Callback(1, "job-1", 4, "http://a.example/", 1, b'{"id":"job-1","state":"failed","finished_at":"x"}')
-    headers = signed(callback, Webhook(SECRET))
-    told = Webhook(SECRET).verify(body(callback), headers)
-    assert told == {"type": "job.failed", "timestamp": "x", "data": json.loads(callback.told)}
+    headers = signed(CALLBACK, Webhook(SECRET))
+    told = Webhook(SECRET).verify(body(CALLBACK), headers)
+    ended = "2023-11-14T22:13:20.500Z"
+    of_job = {"id": "job-1", "job": "noop", "state": "failed", "attempt": 3, "finished_at": ended}
+    data = of_job | {"result": None, "error": {"type": "E"}}
+    assert told == {"type": "job.failed", "timestamp": ended, "data": data}
     assert headers["webhook-id"] == "job-1.4"
+
+
+def test_a_result_is_told_that_is_deeper_than_python_reads() -> None:
+    result = b"[" * 100_000 + b"]" * 100_000
+    deep = replace(CALLBACK, state=State.SUCCEEDED, result=result)
+    assert b'"result":%b,' % result in body(deep)
+    assert signed(deep, Webhook(SECRET))
 
 
 def test_tries_go_on_for_more_than_a_day_and_then_end() -> None:

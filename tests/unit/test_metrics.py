@@ -23,7 +23,7 @@ def told(metrics: Metrics, *producers: Metrics) -> dict[str, float]:
     """What `metrics` tells when these have published all that they have, by `name{label=value}`."""
     sums: Counter[str] = Counter()
     for producer in producers:
-        sums.update(producer.samples())
+        sums.update({name: n for name, n in producer.samples().items() if n})
     return parsed(generate_latest(Families(metrics.families(sums))).decode())
 
 
