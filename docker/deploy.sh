@@ -95,6 +95,7 @@ mapfile -t new < <(new_ones)
 [ ${#new[@]} -eq ${#old[@]} ] || die "${#new[@]} new servers are there, not ${#old[@]}."
 wait_until_healthy "${new[@]}"
 trap - EXIT
+trap '' INT TERM  # it is decided: half of the old ones beside the new would count as servers for ever
 
 say 'the new ones are healthy'
 for id in "${old[@]}"; do

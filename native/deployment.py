@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import signal
 import time
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 
 from nginx import find_nginx, reload_nginx
 from packages import setup
-from processes import pid, supervisorctl
+from processes import alone, pid, supervisorctl
 from ready import URL, server_ready
 from settings import (
     BIND,
@@ -19,7 +18,6 @@ from settings import (
     READY_TIMEOUT,
     SERVERS,
     SETTINGS,
-    VAR,
     check_settings,
     environment,
     fail,
@@ -46,9 +44,14 @@ def deploy() -> None:
         check_settings("not deployed")
         reload_nginx(find_nginx() or fail("nginx is missing: its new configuration cannot be checked"))
         store_settings(json.dumps(environment()))
-        # One that does not serve comes first: or the only one that does would be stopped.
-        for number in sorted(range(SERVERS), key=server_ready):
-            replace(number, before)
+        new: list[int] = []
+        try:
+            # One that does not serve comes first: or the only one that does would be stopped.
+            for number in sorted(range(SERVERS), key=server_ready):
+                with finished(number):
+                    replace(number, before, new)
+        except KeyboardInterrupt:
+            fail(f"interrupted: {how_far(new)}")
     say(f"deployed: {SERVERS} new servers, ready at {URL}")
 
 
@@ -70,38 +73,43 @@ def running_settings() -> str:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Two deployments at once would stop both servers."""
-    with (VAR / "run/deploy.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            fail("another deployment is under way")
+def finished(number: int) -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the block ends: a server that is stopped in its midst would stay stopped."""
+    came: list[int] = []
+
+    def note(signum: int, frame: object) -> None:
+        came.append(signum)
+        say(f"interrupted: server {number} is finished first")
+
+    before = {stop: signal.signal(stop, note) for stop in (signal.SIGINT, signal.SIGTERM)}
+    try:
         yield
+    finally:
+        for stop, handler in before.items():
+            signal.signal(stop, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
-def replace(number: int, before: str) -> None:
+def replace(number: int, before: str, new: list[int]) -> None:
     say(f"server {number}: draining, then a new one")
     if not restart(number):
         store_settings(before)
         say(f"server {number}: the new one does not get ready; going back to the settings of before")
         state = "serves again" if restart(number) else "does not start either"
-        fail(
-            f"not deployed: a new server did not get ready, see {server_log(number)}; as it was set before, it {state}"
-        )
+        because = f"a new server did not get ready, see {server_log(number)}; as it was set before, it {state}"
+        fail(f"not deployed: {because}. {how_far(new)}")
+    new.append(number)
     say(f"server {number}: the new one is ready")
+
+
+def how_far(new: list[int]) -> str:
+    told = f"servers that run the new code and settings: {', '.join(map(str, new)) or 'none'} of {SERVERS}"
+    return f"{told}. make deploy again replaces all" if new else told
 
 
 def restart(number: int) -> bool:
     """Whether the new one got ready."""
-    try:
-        return stop_and_start(number)
-    except KeyboardInterrupt:  # or half of the servers would be missing, and nobody told
-        supervisorctl("start", f"server:server_{number}")
-        fail(f"interrupted: server {number} is started again, the deployment is not finished")
-
-
-def stop_and_start(number: int) -> bool:
     supervisorctl("stop", f"server:server_{number}")  # returns when it has ended
     if not supervisorctl("start", f"server:server_{number}"):
         return False

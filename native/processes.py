@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
 from nginx import nginx_processes
-from settings import ROOT, SETTINGS, VAR, environment, say, server_socket, venv
+from settings import ROOT, SETTINGS, VAR, environment, fail, say, server_socket, venv
 
 
 def run_server(number: str) -> NoReturn:
@@ -22,8 +24,21 @@ def run_server(number: str) -> NoReturn:
 
 
 def supervisorctl(*arguments: str) -> bool:
+    """Ctrl-C does not reach it: supervisord would go on with what it was asked for, and nobody know what came of it."""
     command = [str(venv("supervisorctl")), "-c", f"{ROOT}/native/supervisord.conf", *arguments]
-    return subprocess.run(command, env=environment(), check=False).returncode == 0
+    return subprocess.run(command, env=environment(), process_group=0).returncode == 0
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Two deployments at once would stop both servers; two starts would take each other for leftovers."""
+    (VAR / "run").mkdir(parents=True, exist_ok=True)
+    with (VAR / "run/alone.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fail("another make up or make deploy is under way")
+        yield
 
 
 def pid() -> int | None:
@@ -42,13 +57,19 @@ def is_supervisord(process: int) -> bool:
     return False
 
 
+def stop_seconds() -> float:
+    """How long a server may take to drain: one that runs may have another DRAIN than this shell says."""
+    running = json.loads(SETTINGS.read_text()) if SETTINGS.exists() else environment()
+    return float(running["STOP_SECONDS"])
+
+
 def stop_leftovers() -> bool:
     """Whether there were any. They drain as at any stop."""
+    deadline = time.monotonic() + stop_seconds()
     SETTINGS.unlink(missing_ok=True)  # nobody reads it any more, and it may hold a secret
     if not leftovers():
         return False
     say("stopping what was left behind")
-    deadline = time.monotonic() + float(environment()["STOP_SECONDS"])
     signal_leftovers(signal.SIGTERM)
     while leftovers():
         if time.monotonic() > deadline:

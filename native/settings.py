@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -67,15 +67,15 @@ def environment(nginx: str = "") -> dict[str, str]:
     }
 
 
+def run_service(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """A command that is no part of what runs: VAR, by which a stop knows what was left behind, would end it too."""
+    own = {name: value for name, value in environment().items() if name != "VAR"}
+    return subprocess.run([venv("python"), "-m", "service", *arguments], env=own, text=True, **options)
+
+
 def check_settings(otherwise: str) -> None:
     try:
-        done = subprocess.run(
-            [venv("python"), "-m", "service", "check"],
-            env=environment(),
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=READY_TIMEOUT,
-        )
+        done = run_service("check", stdout=subprocess.PIPE, timeout=READY_TIMEOUT)
     except subprocess.TimeoutExpired:
         fail(f"{otherwise}: importing {os.environ.get('JOBS') or 'the jobs'} takes more than {READY_TIMEOUT:.0f} s")
     if done.returncode:

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python does it, but 
 from deployment import deploy
 from nginx import check_port, find_nginx, install_nginx, lay_out, run_nginx
 from packages import setup
-from processes import is_supervisord, pid, run_server, stop_leftovers, supervisorctl
+from processes import alone, is_supervisord, pid, run_server, stop_leftovers, stop_seconds, supervisorctl
 from ready import URL, answer, is_ready, server_ready
 from settings import (
     READY_TIMEOUT,
@@ -39,6 +39,7 @@ from settings import (
     check_settings,
     environment,
     fail,
+    run_service,
     say,
     server_log,
     store_settings,
@@ -52,6 +53,11 @@ PID_TIMEOUT = 5.0  # seconds
 def up() -> None:
     if pid():
         fail(f"it runs already, as process {pid()}: `make deploy` brings new code and settings, `make down` stops it")
+    with alone():
+        start()
+
+
+def start() -> None:
     stop_leftovers()
     check_port()
     setup()
@@ -103,8 +109,8 @@ def down() -> None:
     running = pid()
     if running is None:
         return say("stopped" if stop_leftovers() else "nothing runs")
+    deadline = time.monotonic() + stop_seconds() + 20
     supervisorctl("shutdown")
-    deadline = time.monotonic() + float(environment()["STOP_SECONDS"]) + 20
     while is_supervisord(running):  # its pid file is gone a moment before it is
         if time.monotonic() > deadline:
             fail(f"supervisord, process {running}, does not end: see {VAR}/log/")
@@ -132,7 +138,7 @@ def logs() -> None:
 def key(*arguments: str) -> None:
     with redirect_stdout(sys.stderr):  # only the key goes there
         setup()
-    sys.exit(subprocess.run([venv("python"), "-m", "service", "key", *arguments], env=environment()).returncode)
+    sys.exit(run_service("key", *arguments).returncode)
 
 
 def backup(file: str = "") -> None:
@@ -149,7 +155,7 @@ def copy_backlog(direction: str, file: str) -> None:
     if direction == "restore" and pid():
         fail("the stack runs: stop it first, with make down")
     setup()
-    sys.exit(subprocess.run([venv("python"), "-m", "service", direction, file], env=environment()).returncode)
+    sys.exit(run_service(direction, file).returncode)
 
 
 def layout() -> None:
@@ -177,5 +183,7 @@ if __name__ == "__main__":
         sys.exit(f"{__doc__}")
     try:
         COMMANDS[sys.argv[1]](*sys.argv[2:])
+    except KeyboardInterrupt:
+        fail("interrupted")
     except PermissionError as error:
         fail(f"{error.filename}: permission denied; {VAR} belongs to another user? Set VAR_DIR to a folder of yours")

@@ -99,7 +99,7 @@ def key(name: str, scopes: str, revoked: str) -> int:
             raise ConfigError("say either whose key is created, NAME, or which one is revoked, --revoke ID")
         if revoked:
             keyfile.revoke(file, revoked)
-            print(f"{revoked} is not in {file} any more; servers refuse it within a second", file=sys.stderr)
+            print(f"{revoked} is not in {file} any more; servers refuse it at once", file=sys.stderr)
         else:
             print(keyfile.create(file, name, scopes))
             print(f"only the hash of its secret is kept, in {file}: this is the one time you see it", file=sys.stderr)

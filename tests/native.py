@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -22,14 +23,25 @@ class Stack(Client):
         super().__init__(f"http://127.0.0.1:{self.port}")
 
     def make(self, *target: str, timeout: float = 100) -> subprocess.CompletedProcess[str]:
+        with self.making(*target) as process:
+            try:
+                out, err = process.communicate(timeout=timeout)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def making(self, *target: str) -> subprocess.Popen[str]:
+        """In a process group of its own, which a terminal would interrupt as a whole."""
         outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-        return subprocess.run(
+        return subprocess.Popen(
             ["make", *target],
             cwd=ROOT,
             env=outside | {"STACK": "native", "PORT": str(self.port), "VAR_DIR": str(self.folder)},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=timeout,
+            process_group=0,
         )
 
     def servers(self) -> list[psutil.Process]:

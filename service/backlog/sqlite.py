@@ -268,7 +268,7 @@ class SqliteBacklog(Store, Backlog):
 
     def claim_callbacks(self, limit: int, worker: str) -> list[Callback]:
         with self._own_batch():
-            rows = self._db.execute(sql.DUE_CALLBACKS, {"clock": self._clock(), "limit": limit}).fetchall()
+            rows: list[Any] = self._db.execute(sql.DUE_CALLBACKS, {"clock": self._clock(), "limit": limit}).fetchall()
             if rows:
                 self._db.execute(sql.CLAIM_CALLBACKS, (worker, json.dumps([row[0] for row in rows])))
         return [_callback(*row) for row in rows]

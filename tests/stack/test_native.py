@@ -202,6 +202,50 @@ def test_a_deployment_under_load_replaces_every_server_and_fails_no_request(stac
     assert not (stack.folder / "nginx/closing").exists()
 
 
+@pytest.mark.timeout(200)
+def test_an_interrupted_deployment_finishes_the_server_that_it_has_stopped(stack: Stack) -> None:
+    old = stack.servers()
+    for _ in range(12):
+        stack.submit("sleep", seconds=2.0)  # so that there is something to wait for
+    with stack.making("deploy") as deploying:
+        assert deploying.stdout
+        assert deploying.stderr
+        assert any("draining, then a new one" in line for line in deploying.stdout)
+        os.killpg(deploying.pid, signal.SIGINT)
+        out, err = deploying.stdout.read(), deploying.stderr.read()
+    assert deploying.returncode
+    assert "is finished first" in out
+    assert "interrupted: servers that run the new code and settings: 0 of 2" in err
+    assert len(stack.servers()) == 2
+    assert len(set(stack.servers()) & set(old)) == 1
+    assert stack.make("status").stdout.count("RUNNING") == 3
+
+
+@pytest.mark.timeout(200)
+def test_what_only_looks_at_the_jobs_is_no_part_of_what_runs(folder: Path) -> None:
+    """`make down` ends what a kill has left behind: not a start, nor a backup, that is under way."""
+    jobs, it = folder / "jobs", Stack(folder / "b")
+    jobs.mkdir()
+    (jobs / "slow.py").write_text(
+        "import time\n"
+        "from pathlib import Path\n"
+        "from service.jobs import noop\n"
+        "Path(__file__).with_name('begun').touch()\n"
+        "while not Path(__file__).with_name('go').exists():\n"
+        "    time.sleep(0.02)\n"
+    )
+    with it.making("up", "JOBS=slow", f"JOBS_DIR={jobs}") as starting:
+        wait_until((jobs / "begun").exists, "the check is under way")
+        assert it.make("down").stdout.strip() == "nothing runs"
+        assert "another make up or make deploy is under way" in it.make("up").stderr
+        (jobs / "go").touch()
+        out, err = starting.communicate(timeout=100)
+    try:
+        assert starting.returncode == 0, out + err
+    finally:
+        it.make("down")
+
+
 @pytest.mark.timeout(400)
 def test_nginx_reloads_under_load_and_breaks_no_connection(stack: Stack) -> None:
     conf = stack.folder / "nginx/nginx.conf"
