@@ -41,6 +41,11 @@ def wait_until(condition: Callable[[], T], what: str, timeout: float = 20.0) -> 
     return value
 
 
+def kept(promise: Callable[[], bool]) -> bool:
+    """At once, or in both of two more tries: a machine stands still now and then, what is slow is so again."""
+    return promise() or (promise() and promise())
+
+
 def answers(url: str) -> bool:
     with suppress(requests.RequestException):
         return requests.get(url, timeout=2).status_code == 200

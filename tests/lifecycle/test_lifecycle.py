@@ -15,7 +15,7 @@ import psutil
 import pytest
 import requests
 
-from tests.support import ROOT, Server, all_gone, answers, descendants, own_jobs, server, wait_until
+from tests.support import ROOT, Server, all_gone, answers, descendants, kept, own_jobs, server, wait_until
 
 # What waits does so until there is a file `go`.
 OWN_JOBS = """
@@ -153,7 +153,7 @@ def test_a_killed_producer_loses_nothing_and_what_it_held_runs_again_within_two_
         for job in jobs:
             it.wait_for(job, "running")
         # The machine is shared: whoever stands still for a while is late, but not three times.
-        assert any(kill_a_busy_producer(it, jobs) < 2 for _ in range(3))
+        assert kept(lambda: kill_a_busy_producer(it, jobs) < 2)
         wait_until(lambda: len(it.producers()) == 2, "another takes its place")
 
 
@@ -216,7 +216,7 @@ def busy_slots(producer: int) -> list[psutil.Process]:
 def test_what_a_killed_producers_job_had_started_is_ended(tmp_path: Path) -> None:
     with server(tmp_path, PRODUCERS="1", **own_jobs(tmp_path, OWN_JOBS)) as it:
         it.submit("start_a_child")
-        assert any(kill_with_child(it, tmp_path / "pid") < 2 for _ in range(3))  # or the machine stood still
+        assert kept(lambda: kill_with_child(it, tmp_path / "pid") < 2)
 
 
 def kill_with_child(it: Server, told: Path) -> float:
