@@ -2,6 +2,8 @@
 
 -include .env
 PYTHON ?= python3
+# Without PYTHONPATH: a json.py there would be taken for the standard library's.
+NATIVE = $(PYTHON) -E native/stack.py
 PORT ?= 8080
 # docker where an engine with Compose answers, else native.
 STACK ?= $(shell docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1 && echo docker || echo native)
@@ -31,16 +33,18 @@ up:  ## Set up what is missing, start the stack, return when it is ready
 	@$(MAKE) --no-print-directory up-$(STACK)
 
 up-docker:
+	@docker/alone.sh
 	@docker compose build || { \
 	  echo "Where no image registry can be reached: make base-images, or make up STACK=native" >&2; exit 1; }
 	@docker compose run --rm --no-deps --no-TTY server python -m service check
-	@docker compose up --detach --wait || { docker compose logs --no-log-prefix --tail 20 server >&2; exit 1; }
+	@docker compose up --detach --wait || { docker compose logs --no-log-prefix --tail 20 server >&2; docker compose down; \
+	  echo "The stack did not get ready, see above." >&2; exit 1; }
 	@echo "ready: http://$(ADDRESS):$(PORT)   try:"
 	@if [ -n "$$JOBS" ]; then body='{"job": "NAME", "args": {}}'; else body='{"job": "primes", "args": {"limit": 100000}}'; fi; \
-	  echo "  curl -i http://$(ADDRESS):$(PORT)/jobs -d '$$body'"
+	  echo "  curl -i http://$(ADDRESS):$(PORT)/jobs$(if $(API_KEYS_FILE), -H 'Authorization: Bearer KEY') -d '$$body'"
 
 up-native:
-	@$(PYTHON) native/stack.py up
+	@$(NATIVE) up
 
 deploy:  ## Replace all servers one after the other, while the others serve; nginx reads its configuration anew
 	@$(MAKE) --no-print-directory deploy-$(STACK)
@@ -49,7 +53,7 @@ deploy-docker:
 	@docker/deploy.sh
 
 deploy-native:
-	@$(PYTHON) native/stack.py deploy
+	@$(NATIVE) deploy
 
 down:  ## Drain and stop the stack; queued jobs stay on disk
 	@$(MAKE) --no-print-directory down-$(STACK)
@@ -58,7 +62,7 @@ down-docker:
 	@docker compose down
 
 down-native:
-	@$(PYTHON) native/stack.py down
+	@$(NATIVE) down
 
 status:  ## Tell what runs
 	@$(MAKE) --no-print-directory status-$(STACK)
@@ -69,7 +73,7 @@ status-docker:
 	  curl -sS -H @- http://$(ADDRESS):$(PORT)/readyz http://$(ADDRESS):$(PORT)/stats
 
 status-native:
-	@$(PYTHON) native/stack.py status
+	@$(NATIVE) status
 
 logs:  ## Follow the logs
 	@$(MAKE) --no-print-directory logs-$(STACK)
@@ -78,7 +82,7 @@ logs-docker:
 	@docker compose logs --follow --tail 50
 
 logs-native:
-	@$(PYTHON) native/stack.py logs
+	@$(NATIVE) logs
 
 backup:  ## Copy the backlog to FILE, also while it is used; the copy's integrity is checked
 	@$(MAKE) --no-print-directory backup-$(STACK)
@@ -90,7 +94,7 @@ backup-docker:
 	  trap "rm -f $$copy" EXIT; python -m service backup $$copy >&2 && cat $$copy' > "$(FILE)" || { rm -f "$(FILE)"; exit 1; }
 
 backup-native:
-	@$(PYTHON) native/stack.py backup "$(FILE)"
+	@$(NATIVE) backup "$(FILE)"
 
 restore:  ## Put the copy in FILE in the backlog's place, after make down; what was there is kept beside it
 	@$(MAKE) --no-print-directory restore-$(STACK)
@@ -101,7 +105,7 @@ restore-docker:
 	  trap "rm -f $$copy" EXIT; cat > $$copy && python -m service restore $$copy' < "$(FILE)"
 
 restore-native:
-	@$(PYTHON) native/stack.py restore "$(FILE)"
+	@$(NATIVE) restore "$(FILE)"
 
 key:  ## Create an API key, told once: NAME=shop SCOPES=submit,read; REVOKE=shop-1 revokes it (API_KEYS_FILE=keys/api_keys)
 	@$(MAKE) --no-print-directory key-$(STACK) API_KEYS_FILE="$(or $(API_KEYS_FILE),keys/api_keys)"
@@ -115,7 +119,7 @@ key-docker:
 	@docker compose --profile key run --rm --no-deps --no-TTY key $(WHICH_KEY)
 
 key-native:
-	@$(PYTHON) native/stack.py key $(WHICH_KEY)
+	@$(NATIVE) key $(WHICH_KEY)
 
 loadtest:  ## Send N=1000 jobs from CLIENTS=10 clients, follow each to its end (JOB=sleep ARGS='{}' FORM=jobs)
 	@$(MAKE) --no-print-directory loadtest-$(STACK)
@@ -125,11 +129,11 @@ loadtest-docker:
 	@docker compose --profile load run --rm --no-deps loadtest
 
 loadtest-native:
-	@$(PYTHON) native/stack.py setup
+	@$(NATIVE) setup
 	@URL=http://$(ADDRESS):$(PORT) .venv/bin/python -m loadtest
 
 stage:  ## Run one teaching server until Ctrl-C: NAME=blocking OPTIONS='--job primes --port 8002'
-	@$(PYTHON) native/stack.py setup
+	@$(NATIVE) setup
 	@.venv/bin/python -m service stage $(or $(NAME),blocking) $(OPTIONS)
 
 stages:  ## Race the ladder's stages and the product (STAGES='blocking service' JOB=primes SECONDS=0.2 N=300 CLIENTS=50)
@@ -142,7 +146,7 @@ stages-docker:
 	  -c -C /results stages.json stages.png stages.html | tar -x --no-same-owner -C var/stages && echo "copied to var/stages/"; exit $$code
 
 stages-native:
-	@$(PYTHON) native/stack.py setup pictures
+	@$(NATIVE) setup pictures
 	@.venv/bin/python -m loadtest stages
 
 chaos:  ## Kill, stop, terminate everything at random under load, account for every job (MINUTES=2 SEED=7 JSON=file)
@@ -150,18 +154,18 @@ chaos:  ## Kill, stop, terminate everything at random under load, account for ev
 
 chaos-docker:
 	@docker compose build
-	@$(PYTHON) native/stack.py setup
+	@$(NATIVE) setup
 	@.venv/bin/python -m loadtest chaos
 
 chaos-native:
-	@$(PYTHON) native/stack.py setup
+	@$(NATIVE) setup
 	@.venv/bin/python -m loadtest chaos
 
 bench:  ## Measure accepts, drain and latency against the limits of the parts (QUICK=1 PEERS=1 CURVES=1 OUT=folder)
 	@$(MAKE) --no-print-directory bench-$(STACK)
 
 bench-native:
-	@$(PYTHON) native/stack.py setup pictures $(if $(PEERS),peers)
+	@$(NATIVE) setup pictures $(if $(PEERS),peers)
 	@.venv/bin/python -m loadtest bench
 
 bench-docker:
@@ -172,23 +176,23 @@ bench-docker:
 	  -c 'cd /results && tar -c bench.* curves.* 2>/dev/null' | tar -x --no-same-owner -C var/bench && echo "copied to var/bench/"
 
 settings:  ## Print every setting of the server: variable, default, unit, meaning
-	@$(PYTHON) native/stack.py setup
+	@$(NATIVE) setup
 	@.venv/bin/python -m service settings
 
 test:  ## Set up what is missing, run every test that this machine can run
-	@$(PYTHON) native/stack.py setup dev
+	@$(NATIVE) setup dev
 	@.venv/bin/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 test-long:  ## The tests that take minutes
-	@$(PYTHON) native/stack.py setup dev
+	@$(NATIVE) setup dev
 	@.venv/bin/python -m pytest -m long -s $(TESTS)
 
 check:  ## Types, style and format
-	@$(PYTHON) native/stack.py setup dev
+	@$(NATIVE) setup dev
 	@.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/mypy native/*.py
 
 docs:  ## Renew the tables, code and diffs in the README and the tour (docs/ladder-*.json are runs of make stages)
-	@$(PYTHON) native/stack.py setup dev
+	@$(NATIVE) setup dev
 	@.venv/bin/python -m docs.render
 
 lock:  ## Renew the lock files in requirements/ from pyproject.toml

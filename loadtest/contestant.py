@@ -102,7 +102,7 @@ class Stack:
         """What it said. Raises Unusable."""
         environment = {name: value for name, value in os.environ.items() if name not in USERS}
         done = subprocess.run(
-            [sys.executable, ROOT / "native/stack.py", command],
+            [sys.executable, "-E", ROOT / "native/stack.py", command],
             env=environment | self.settings | {"VAR_DIR": self.folder, "PORT": str(self.port)},
             capture_output=True,
             text=True,

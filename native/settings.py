@@ -74,6 +74,9 @@ def run_service(*arguments: str, **options: Any) -> subprocess.CompletedProcess[
 
 
 def check_settings(otherwise: str) -> None:
+    jobs = os.environ.get("JOBS_DIR")
+    if jobs and not Path(jobs).is_dir():
+        fail(f"{otherwise}: JOBS_DIR is {jobs}, which is no folder")
     try:
         done = run_service("check", stdout=subprocess.PIPE, timeout=READY_TIMEOUT)
     except subprocess.TimeoutExpired:

@@ -24,17 +24,17 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import NoReturn
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python does it, but not where PYTHONSAFEPATH is set
-
 from deployment import deploy
 from nginx import check_port, find_nginx, install_nginx, lay_out, run_nginx
 from packages import setup
 from processes import alone, is_supervisord, pid, run_server, stop_leftovers, stop_seconds, supervisorctl
 from ready import URL, answer, is_ready, server_ready
 from settings import (
+    PORT,
     READY_TIMEOUT,
     ROOT,
     SERVERS,
+    SETTINGS,
     VAR,
     check_settings,
     environment,
@@ -68,10 +68,9 @@ def start() -> None:
     logged = size(SUPERVISORD_LOG)
     subprocess.run([venv("supervisord"), "-c", ROOT / "native/supervisord.conf"], env=environment(nginx), check=True)
     wait_until_ready(logged)
-    example = (
-        '{"job": "NAME", "args": {}}' if os.environ.get("JOBS") else '{"job": "primes", "args": {"limit": 100000}}'
-    )
-    say(f"ready: {URL}   try:\n  curl -i {URL}/jobs -d '{example}'")
+    key = " -H 'Authorization: Bearer KEY'" if os.environ.get("API_KEYS_FILE") else ""
+    job = '{"job": "NAME", "args": {}}' if os.environ.get("JOBS") else '{"job": "primes", "args": {"limit": 100000}}'
+    say(f"ready: {URL}   try:\n  curl -i {URL}/jobs{key} -d '{job}'")
 
 
 def wait_until_ready(logged: int) -> None:
@@ -97,11 +96,11 @@ def size(file: Path) -> int:
 
 
 def give_up() -> NoReturn:
-    for log in (*map(server_log, range(SERVERS)), VAR / "log/nginx.log"):
+    down()
+    for log in (VAR / "log/nginx.log", *map(server_log, range(SERVERS))):
         if log.exists():
             lines = log.read_text(errors="replace").splitlines()[-15:]
             say("\n".join([f"--- the last lines of {log}", *lines]))
-    down()
     fail("the stack did not get ready, see above")
 
 
@@ -122,6 +121,9 @@ def down() -> None:
 def status() -> None:
     if pid() is None:
         fail("nothing runs: start it with `make up`")
+    port = json.loads(SETTINGS.read_text())["PORT"] if SETTINGS.exists() else PORT
+    if port != PORT:
+        fail(f"the stack in {VAR} was started with PORT={port}: make status PORT={port}")
     supervisorctl("status")
     for path in ("/readyz", "/stats"):
         say(f"{path} {answer(path)[1]}")
@@ -185,5 +187,7 @@ if __name__ == "__main__":
         COMMANDS[sys.argv[1]](*sys.argv[2:])
     except KeyboardInterrupt:
         fail("interrupted")
+    except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+        fail(f"{error.filename}: {error.strerror}")
     except PermissionError as error:
         fail(f"{error.filename}: permission denied; {VAR} belongs to another user? Set VAR_DIR to a folder of yours")

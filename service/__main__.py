@@ -96,7 +96,9 @@ def key(name: str, scopes: str, revoked: str) -> int:
         if not file.name:
             raise ConfigError("API_KEYS_FILE is not set: it says where the keys are kept")
         if bool(name) == bool(revoked):
-            raise ConfigError("say either whose key is created, NAME, or which one is revoked, --revoke ID")
+            raise ConfigError(
+                "say either whose key is created, NAME, or which one is revoked, --revoke ID (in make: REVOKE=ID)"
+            )
         if revoked:
             keyfile.revoke(file, revoked)
             print(f"{revoked} is not in {file} any more; servers refuse it at once", file=sys.stderr)
@@ -118,7 +120,7 @@ def copy(direction: str, file: str) -> int:
         config = Config.from_env()
         if direction == "backup":
             copied = backup.backup(config.backlog, Path(file), config.disk_reserve)
-            print(f"{copied} jobs are in {file}; its integrity is checked")
+            print(f"{copied} jobs are in the copy; its integrity is checked")
         else:
             jobs, before = backup.restore(config.backlog, Path(file))
             print(f"{jobs} jobs are restored" + (f"; what was there before is in {before}" if before else ""))

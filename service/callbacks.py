@@ -63,10 +63,6 @@ def check(url: str, config: Config) -> None:
         raise BadArguments("callback is an http or https URL with a host, and without a user name")
 
 
-def hosts(config: Config) -> frozenset[str]:
-    return frozenset(host.strip().lower() for host in config.callback_hosts.split(",") if host.strip())
-
-
 def is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
@@ -108,7 +104,7 @@ class Callbacks:
     def __init__(self, backlog: AsyncBacklog, worker: str, config: Config) -> None:
         self._backlog, self._worker = backlog, worker
         self._webhook = Webhook(config.callback_secret)
-        self._resolver = PublicOnly(allowed=hosts(config))
+        self._resolver = PublicOnly(allowed=config.allowed_hosts)
         self._http = SimpleAsyncHTTPClient(
             force_instance=True,
             max_clients=AT_ONCE,

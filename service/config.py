@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from ipaddress import ip_address
@@ -12,11 +14,12 @@ from typing import Any
 
 from service.errors import ConfigError
 
+HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?")
 SLOT_MEMORY_MIN = 64 << 20  # bytes; with less, not even an empty slot is sure to start
 
 
-def setting(default: Any, unit: str, sentence: str, minimum: float | None = None) -> Any:
-    return field(default=default, metadata={"unit": unit, "sentence": sentence, "minimum": minimum})
+def setting(default: Any, unit: str, sentence: str, minimum: float | None = None, maximum: float = math.inf) -> Any:
+    return field(default=default, metadata={"unit": unit, "sentence": sentence, "minimum": minimum, "maximum": maximum})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +35,14 @@ class Config:
     api_keys_file: str = setting(
         "", "file", "Who may do what, see `make key`; if not set, whoever reaches the port may do everything."
     )
-    producers: int = setting(0, "processes", "Producer processes; 0 is one per core the cgroup allows.", 0)
+    producers: int = setting(0, "processes", "Producer processes; 0 is one per core the cgroup allows.", 0, 1024)
     jobs: str = setting("service.jobs", "module", "The module whose @job functions can be run.")
     backlog: str = setting(
         "sqlite:var/data/backlog.db",
         "engine",
         "Where jobs wait: sqlite:path, or memory: (one producer, lost at exit).",
     )
-    slots: int = setting(20, "slots", "Jobs one producer runs at once.", 1)
+    slots: int = setting(20, "slots", "Jobs one producer runs at once.", 1, 1024)
     slot_memory: int = setting(
         0, "bytes", "Memory that each process of a slot may take, at least 64 MiB; 0 is no limit.", 0
     )
@@ -90,6 +93,11 @@ class Config:
         scheme, _, path = self.backlog.partition(":")
         return Path(path).parent if scheme == "sqlite" else None
 
+    @property
+    def allowed_hosts(self) -> frozenset[str]:
+        """CALLBACK_HOSTS, in lower case."""
+        return frozenset(host.strip().lower() for host in self.callback_hosts.split(",") if host.strip())
+
     def __post_init__(self) -> None:
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise ConfigError(f"LOG_LEVEL is {self.log_level!r}: use debug, info, warning or error")
@@ -100,6 +108,9 @@ class Config:
             raise ConfigError("BACKLOG=memory: cannot be shared between processes: set PRODUCERS=1 with it")
         if 0 < self.slot_memory < SLOT_MEMORY_MIN:
             raise ConfigError(f"SLOT_MEMORY is {self.slot_memory}: use at least {SLOT_MEMORY_MIN} bytes, or 0")
+        for host in self.allowed_hosts:
+            if not HOST.fullmatch(host) and not is_address(host):
+                raise ConfigError(f"CALLBACK_HOSTS has {host!r}: use names and addresses, without scheme, port or path")
         parse_listen(self.listen)
         parse_secret(self.callback_secret)
         check_bind(self.bind)
@@ -114,6 +125,13 @@ class Config:
             f"{place.upper()} is {address}, where others reach the server, and it asks for no key: "
             "create keys with `make key` and set API_KEYS_FILE, or use 127.0.0.1"
         )
+
+
+def is_address(host: str) -> bool:
+    try:
+        return bool(ip_address(host))
+    except ValueError:
+        return False
 
 
 def is_loopback(host: str) -> bool:
@@ -169,9 +187,11 @@ def _parse(field: Field[Any], text: str) -> Any:
     except ValueError:
         wanted = "a whole number" if kind is int else "a number"
         raise ConfigError(f"{variable} is {text!r}: use {wanted} of {field.metadata['unit']}") from None
-    minimum = field.metadata["minimum"]
-    if minimum is not None and not minimum <= value < float("inf"):
-        raise ConfigError(f"{variable} is {text}: use {minimum:g} {field.metadata['unit']} or more, and no infinity")
+    unit, minimum, maximum = (field.metadata[it] for it in ("unit", "minimum", "maximum"))
+    if minimum is not None and not minimum <= value < math.inf:
+        raise ConfigError(f"{variable} is {text}: use {minimum:g} {unit} or more, and no infinity")
+    if minimum is not None and value > maximum:
+        raise ConfigError(f"{variable} is {text}: use {maximum:g} {unit} at most")
     return value
 
 

@@ -95,7 +95,7 @@ class MissingScope(Refused):
 
 
 class CrossSite(Refused):
-    """Another site's page may not send jobs"""
+    """Another site's page may not ask for this"""
 
     status = 403
     slug = "cross-site"

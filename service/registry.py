@@ -16,6 +16,7 @@ from service.errors import BadArguments, ConfigError, JobsError, UnknownJob
 
 NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 KINDS = ("process", "thread")
+NO_PLAIN_FUNCTION = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -104,8 +105,8 @@ def _register(function: F, name: str, timeout: float, attempts: int, backoff: fl
         raise ConfigError(f"job name {name!r}: use {NAME.pattern}")
     if name in _functions and _functions[name].call is not function:
         raise ConfigError(f"job {name!r} is registered twice")
-    if inspect.iscoroutinefunction(function):
-        raise ConfigError(f"job {name!r} is a coroutine function: jobs are plain functions")
+    if any(is_it(function) for is_it in NO_PLAIN_FUNCTION):
+        raise ConfigError(f"job {name!r} is a coroutine or generator function: jobs are plain functions")
     if not all(isinstance(number, (int, float)) for number in (timeout, attempts, backoff)):
         raise ConfigError(f"job {name!r}: timeout, attempts and backoff are numbers")
     if not 0 < timeout < float("inf") or attempts < 1 or not 0 <= backoff < float("inf") or kind not in KINDS:
@@ -154,7 +155,8 @@ def load(module: str) -> None:
     except ModuleNotFoundError as error:
         raise ConfigError(f"JOBS is {module!r}, which cannot be imported: {error}") from error
     except Exception as error:
-        raise JobsError(f"JOBS is {module!r}, which cannot be imported: {error!r}") from error
+        told = f"{type(error).__name__}: {error}"
+        raise JobsError(f"JOBS is {module!r}, which cannot be imported: {told}") from error
     if not _functions:
         raise ConfigError(f"JOBS is {module!r}, which registers no function: put @job above one")
 

@@ -9,8 +9,10 @@ import logging
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import Any, ClassVar, TypeVar
 from uuid import uuid4
 
@@ -58,6 +60,7 @@ JSON_TYPES = ("", "application/json", "application/x-www-form-urlencoded")
 # What a browser says of a request that no other site's page has caused (Fetch Metadata). Without this, any page
 # that a developer visits could send jobs to the stack on loopback.
 OWN_SITE = ("none", "same-origin")
+PRIVATE = ("localhost", "local", "internal", "test")  # RFC 6761, RFC 6762, and what ICANN keeps for private use
 
 ANY = ""  # the scope where any key will do
 
@@ -108,7 +111,27 @@ def id_of(headers: HTTPHeaders) -> str:
 
 
 def from_another_site(headers: HTTPHeaders) -> bool:
-    return headers.get("Sec-Fetch-Site", "none") not in OWN_SITE
+    """By what a browser says of its own; by `Origin` where it says nothing."""
+    said = headers.get("Sec-Fetch-Site")
+    if said is not None:
+        return said not in OWN_SITE
+    origin = headers.get("Origin")
+    return origin is not None and name_in(origin.partition("//")[2]) != name_in(headers.get("Host", ""))
+
+
+@lru_cache(maxsize=64)
+def is_own_name(host: str) -> bool:
+    """Whether a Host header has an address, or a name that no stranger can have a public name server answer for: a page
+    whose name is made to lead to this machine is of the same site to its browser, and could read and send all."""
+    name = name_in(host)
+    with suppress(ValueError):
+        return bool(ip_address(name))
+    return "." not in name or name.rpartition(".")[2] in PRIVATE
+
+
+def name_in(host: str) -> str:
+    """Without the port, and the brackets of an IPv6 address."""
+    return re.sub(r":[0-9]*$", "", host).strip("[]").rstrip(".").lower()
 
 
 class Every:
@@ -155,7 +178,11 @@ class Handler(RequestHandler):
 
     def admit(self) -> None:
         """Before anything else is looked at. Raises NoKey, MissingScope."""
-        if self.server.keys is None or self.open:
+        if self.open:
+            return
+        if self.server.keys is None:
+            if not is_own_name(self.request.host):
+                raise CrossSite("without API keys, ask by an address, or localhost: any page may have such a name")
             return
         key = self.server.keys.find(self.request.headers.get("Authorization", ""))
         if key is None:

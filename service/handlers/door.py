@@ -31,7 +31,16 @@ from tornado.httputil import (
 )
 from tornado.web import Application
 
-from service.handlers.base import FIXED_HEADERS, JSON_TYPES, Handler, Server, date, from_another_site, id_of
+from service.handlers.base import (
+    FIXED_HEADERS,
+    JSON_TYPES,
+    Handler,
+    Server,
+    date,
+    from_another_site,
+    id_of,
+    is_own_name,
+)
 from service.handlers.body import Submission, media_type, parse
 from service.handlers.intake import job_of, key_of, put, receipt_headers, receipt_of
 from service.handlers.jobs import Jobs
@@ -80,7 +89,8 @@ class Door(HTTPServerConnectionDelegate):
         get = headers.get
         return bool(
             line == LINE
-            and HOST.fullmatch(get("Host", ""))
+            and HOST.fullmatch(host := get("Host", ""))
+            and (self.server.keys is not None or is_own_name(host))
             and media_type(get("Content-Type", "")) in JSON_TYPES
             and not from_another_site(headers)
             and LENGTH.fullmatch(length := get("Content-Length", ""))

@@ -704,6 +704,8 @@ HEADERS = {
     "another scheme": ("202", b"X-Scheme: javascript\r\nX-Forwarded-Proto: gopher"),
     "another host": ("202", b"X-Forwarded-Host: evil.example\r\nForwarded: host=evil.example"),
     "another site": ("403", b"Sec-Fetch-Site: cross-site"),
+    "another origin": ("403", b"Origin: http://evil.example"),
+    "an origin that is garbage": ("403", b"Origin: \xff//[["),
     "another site, the same registrable domain": ("403", b"Sec-Fetch-Site: same-site"),
     "a site that is garbage": ("403", b"Sec-Fetch-Site: none, cross-site"),
     "cookies": ("202", b"Cookie: " + b"a=b; " * 1000 + b'"\\;'),

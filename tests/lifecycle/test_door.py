@@ -91,6 +91,8 @@ HEADERS: dict[str, dict[str, str]] = {
     "an odd host": {"Host": "a_b"},
     "a host with a port beyond all": {"Host": f"a:{'9' * 5000}"},
     "two hosts": {"Host": "a, b"},
+    "a public host": {"Host": "page.example:80"},
+    "a page's origin": {"Origin": "http://page.example"},
 }
 
 

@@ -177,6 +177,32 @@ def test_another_sites_page_cannot_send_jobs(running: Server) -> None:
     problem(response, 403)
 
 
+@pytest.mark.parametrize("origin", ["http://page.example", "null", "http://127.0.0.1.page.example", "https://[", ""])
+def test_nor_can_it_from_a_browser_that_only_names_its_origin(running: Server, origin: str) -> None:
+    response = requests.post(f"{running.url}/jobs", json={"job": "noop"}, headers={"Origin": origin})
+    problem(response, 403)
+
+
+def test_our_own_page_can(running: Server) -> None:
+    for headers in ({"Origin": running.url}, {"Sec-Fetch-Site": "same-origin", "Origin": "https://behind.a.proxy"}):
+        assert requests.post(f"{running.url}/jobs", json={"job": "noop"}, headers=headers).status_code == 202
+
+
+@pytest.mark.parametrize(
+    "host", ["page.example", "page.example:8080", "127.0.0.1.page.example", "page.example.", "1.2"]
+)
+def test_a_page_whose_name_leads_here_can_neither_send_nor_read(running: Server, host: str) -> None:
+    for method, path in (("GET", "/stats"), ("GET", "/jobs"), ("POST", "/jobs"), ("DELETE", "/jobs/x"), ("POST", "/")):
+        problem(requests.request(method, running.url + path, data='{"job": "noop"}', headers={"Host": host}), 403)
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "nginx:8080", "[::1]:8080", "10.1.2.3", "host.docker.internal:8080", "me.local", "LOCALHOST."]
+)
+def test_names_that_no_page_can_have_are_answered(running: Server, host: str) -> None:
+    assert requests.get(f"{running.url}/stats", headers={"Host": host}).status_code == 200
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])  # nginx makes a POST of both
 def test_another_sites_page_may_link_here(running: Server, method: str) -> None:
     headers = {"Sec-Fetch-Site": "cross-site", "Accept": "text/html"}

@@ -37,6 +37,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "a path below jobs": ("GET", "/jobs" + IN_A_PATH, {}),
     "a query": ("GET", "/stats?x=" + MARK, {}),
     "a method": ("BREW", IN_A_PATH, {}),
+    "from another origin": ("POST", "/jobs", {"data": MARK, "headers": {"Origin": f"http://{MARK}/"}}),
     "from another site": ("POST", "/jobs", {"data": MARK, "headers": {"Sec-Fetch-Site": "cross-site"}}),
     "a list": ("GET", "/jobs?job=" + MARK, {}),
     "a list, wrong": ("GET", "/jobs?state=" + MARK, {}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -95,6 +96,15 @@ def test_jobs_are_accepted_and_run(stack: Compose) -> None:
     assert (response.status_code, response.text.strip()) == (200, "7 add")
     assert stack.wait_for(stack.submit("primes", limit=1000), "succeeded")["result"] == 168
     assert len(stack.containers("server")) == 2
+
+
+def test_a_start_from_another_folder_does_not_take_this_ones_place(stack: Compose, tmp_path: Path) -> None:
+    (tmp_path / "docker").mkdir()
+    other = Path(shutil.copy(ROOT / "docker/alone.sh", tmp_path / "docker"))
+    refused = subprocess.run([other], env=stack.environment, capture_output=True, text=True)
+    assert refused.returncode
+    assert f"runs from {ROOT}: make down stops it" in refused.stderr
+    assert subprocess.run([ROOT / "docker/alone.sh"], env=stack.environment).returncode == 0
 
 
 def test_the_containers_are_locked_down(stack: Compose) -> None:

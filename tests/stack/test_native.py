@@ -221,6 +221,35 @@ def test_an_interrupted_deployment_finishes_the_server_that_it_has_stopped(stack
     assert stack.make("status").stdout.count("RUNNING") == 3
 
 
+def test_a_folder_that_cannot_be_is_told_in_a_sentence(folder: Path) -> None:
+    (folder / "file").touch()
+    for target in ("up", "down", "status"):
+        refused = Stack(folder / "file").make(target)
+        assert refused.returncode
+        assert "Traceback" not in refused.stderr
+    assert (
+        f"JOBS_DIR is {folder}/none, which is no folder"
+        in Stack(folder / "c").make("up", f"JOBS_DIR={folder}/none").stderr
+    )
+
+
+def test_status_tells_of_no_other_stack_than_this(stack: Stack) -> None:
+    other = Stack(stack.folder)
+    asked = other.make("status")
+    assert asked.returncode
+    assert f"was started with PORT={stack.port}: make status PORT={stack.port}" in asked.stderr
+
+
+def test_a_module_of_the_callers_takes_no_place_in_the_standard_library(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise RuntimeError\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    asked = stack.make("status")
+    assert asked.returncode == 0, asked.stderr
+
+
 @pytest.mark.timeout(200)
 def test_what_only_looks_at_the_jobs_is_no_part_of_what_runs(folder: Path) -> None:
     """`make down` ends what a kill has left behind: not a start, nor a backup, that is under way."""

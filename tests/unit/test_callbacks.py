@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 from standardwebhooks import Webhook
 
-from service.callbacks import WAITS, Forbidden, PublicOnly, body, check, hosts, is_public, printable, signed, wait
+from service.callbacks import WAITS, Forbidden, PublicOnly, body, check, is_public, printable, signed, wait
 from service.config import Config
 from service.errors import BadArguments, ConfigError
 from service.job import Callback, State
@@ -62,7 +62,7 @@ def test_no_other_address_may(address: str) -> None:
 
 def resolved(found: list[str], host: str, allowed: str = "") -> list[tuple[int, Any]]:
     async def resolve() -> list[tuple[int, Any]]:
-        resolver = PublicOnly(allowed=hosts(Config(callback_hosts=allowed)))
+        resolver = PublicOnly(allowed=Config(callback_hosts=allowed).allowed_hosts)
 
         async def names(host: str, port: int, family: int) -> list[tuple[int, Any]]:
             return [(socket.AF_INET, (address, port)) for address in found]

@@ -1,7 +1,7 @@
 """Functions by name: what can be registered, what fits their signature."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,6 +73,14 @@ def test_two_functions_cannot_have_one_name() -> None:
 async def a_coroutine_function() -> None: ...
 
 
+def a_generator_function() -> Iterator[int]:
+    yield 1
+
+
+async def an_asynchronous_generator_function() -> AsyncIterator[int]:
+    yield 1
+
+
 def takes_by_position(value: int, /) -> None: ...
 
 
@@ -89,6 +97,8 @@ def has_an_annotation_that_is_not_there(value: "Missing") -> None: ...  # type: 
     "function",
     [
         a_coroutine_function,
+        a_generator_function,
+        an_asynchronous_generator_function,
         takes_by_position,
         takes_any_number,
         has_an_annotation_that_cannot_be_checked,
