@@ -37,7 +37,8 @@ up-docker:
 	@docker compose build || { \
 	  echo "Where no image registry can be reached: make base-images, or make up STACK=native" >&2; exit 1; }
 	@docker compose run --rm --no-deps --no-TTY server python -m service check
-	@docker compose up --detach --wait || { docker compose logs --no-log-prefix --tail 20 server >&2; docker compose down; \
+	@running=$$(docker compose ps --quiet server); docker compose up --detach --wait || { \
+	  docker compose logs --no-log-prefix --tail 20 server >&2; test -n "$$running" || docker compose down; \
 	  echo "The stack did not get ready, see above." >&2; exit 1; }
 	@echo "ready: http://$(ADDRESS):$(PORT)   try:"
 	@if [ -n "$$JOBS" ]; then body='{"job": "NAME", "args": {}}'; else body='{"job": "primes", "args": {"limit": 100000}}'; fi; \

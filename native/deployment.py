@@ -48,10 +48,13 @@ def deploy() -> None:
         try:
             # One that does not serve comes first: or the only one that does would be stopped.
             for number in sorted(range(SERVERS), key=server_ready):
-                with finished(number):
+                with finished():
                     replace(number, before, new)
         except KeyboardInterrupt:
-            fail(f"interrupted: {how_far(new)}")
+            if not new:
+                store_settings(before)
+            if len(new) < SERVERS:
+                fail(f"interrupted: {how_far(new)}")
     say(f"deployed: {SERVERS} new servers, ready at {URL}")
 
 
@@ -73,15 +76,12 @@ def running_settings() -> str:
 
 
 @contextmanager
-def finished(number: int) -> Iterator[None]:
+def finished() -> Iterator[None]:
     """Ctrl-C and SIGTERM wait until the block ends: a server that is stopped in its midst would stay stopped."""
     came: list[int] = []
-
-    def note(signum: int, frame: object) -> None:
-        came.append(signum)
-        say(f"interrupted: server {number} is finished first")
-
-    before = {stop: signal.signal(stop, note) for stop in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        stop: signal.signal(stop, lambda signum, frame: came.append(signum)) for stop in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
@@ -92,7 +92,7 @@ def finished(number: int) -> Iterator[None]:
 
 
 def replace(number: int, before: str, new: list[int]) -> None:
-    say(f"server {number}: draining, then a new one")
+    say(f"server {number}: draining, then a new one; Ctrl-C waits for that")
     if not restart(number):
         store_settings(before)
         say(f"server {number}: the new one does not get ready; going back to the settings of before")
@@ -104,8 +104,8 @@ def replace(number: int, before: str, new: list[int]) -> None:
 
 
 def how_far(new: list[int]) -> str:
-    told = f"servers that run the new code and settings: {', '.join(map(str, new)) or 'none'} of {SERVERS}"
-    return f"{told}. make deploy again replaces all" if new else told
+    told = f"{len(new)} of {SERVERS} servers run the new code and settings"
+    return f"{told}; make deploy again replaces all" if new else told
 
 
 def restart(number: int) -> bool:

@@ -59,8 +59,10 @@ def is_supervisord(process: int) -> bool:
 
 def stop_seconds() -> float:
     """How long a server may take to drain: one that runs may have another DRAIN than this shell says."""
-    running = json.loads(SETTINGS.read_text()) if SETTINGS.exists() else environment()
-    return float(running["STOP_SECONDS"])
+    try:
+        return float(json.loads(SETTINGS.read_text())["STOP_SECONDS"])
+    except (OSError, ValueError, KeyError):  # nothing runs, or a power cut has left half a file
+        return float(environment()["STOP_SECONDS"])
 
 
 def stop_leftovers() -> bool:

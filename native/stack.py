@@ -51,9 +51,11 @@ PID_TIMEOUT = 5.0  # seconds
 
 
 def up() -> None:
-    if pid():
-        fail(f"it runs already, as process {pid()}: `make deploy` brings new code and settings, `make down` stops it")
     with alone():
+        if pid():
+            fail(
+                f"it runs already, as process {pid()}: `make deploy` brings new code and settings, `make down` stops it"
+            )
         start()
 
 

@@ -35,14 +35,16 @@ class Config:
     api_keys_file: str = setting(
         "", "file", "Who may do what, see `make key`; if not set, whoever reaches the port may do everything."
     )
-    producers: int = setting(0, "processes", "Producer processes; 0 is one per core the cgroup allows.", 0, 1024)
+    producers: int = setting(
+        0, "processes", "Producer processes, at most 1024; 0 is one per core the cgroup allows.", 0, 1024
+    )
     jobs: str = setting("service.jobs", "module", "The module whose @job functions can be run.")
     backlog: str = setting(
         "sqlite:var/data/backlog.db",
         "engine",
         "Where jobs wait: sqlite:path, or memory: (one producer, lost at exit).",
     )
-    slots: int = setting(20, "slots", "Jobs one producer runs at once.", 1, 1024)
+    slots: int = setting(20, "slots", "Jobs one producer runs at once, at most 1024.", 1, 1024)
     slot_memory: int = setting(
         0, "bytes", "Memory that each process of a slot may take, at least 64 MiB; 0 is no limit.", 0
     )
@@ -60,7 +62,12 @@ class Config:
     keep: float = setting(
         7 * 86400.0, "seconds", "A job that has ended is kept for so long; then it is answered 410.", 0
     )
-    keep_max: int = setting(1_000_000, "jobs", "Ended jobs that are kept; beyond it, the oldest are removed.", 0)
+    keep_max: int = setting(
+        1_000_000,
+        "jobs",
+        "Ended jobs that are kept; beyond it, the oldest are removed. One whose callback is still to be told stays.",
+        0,
+    )
     commit_timeout: float = setting(
         5.0, "seconds", "A request that cannot be stored within this time is answered 503.", 0.1
     )

@@ -103,7 +103,7 @@ CREATE TRIGGER job_removed AFTER DELETE ON jobs WHEN old.callback IS NOT NULL BE
     DELETE FROM callbacks WHERE job = old.id;
 END;
 """
-# So that what is kept for its callback alone costs the removal of others nothing.
+# So that what is kept for its callback alone is not looked at when others are removed.
 TELLING_MARKS = """
 CREATE INDEX jobs_ended ON jobs (finished_at) WHERE finished_at IS NOT NULL AND telling = 0;
 CREATE TRIGGER callback_begins AFTER INSERT ON callbacks BEGIN
@@ -347,7 +347,7 @@ OLDEST = "SELECT min(run_at) FROM jobs WHERE state = 'queued' AND due_boot IS NU
 RUNNING = "SELECT worker, id, name, started_at FROM jobs WHERE state = 'running' ORDER BY worker, started_at"
 
 # The oldest ended jobs, at most a bite of them: those beyond a time or a number. What is still to be told stays, and
-# is in no index that this looks at: a receiver that is down must not make it slow.
+# is not in the index that this reads: a receiver that is down must not make it slow. Above a number, they are counted.
 PRUNE = """
 DELETE FROM jobs WHERE seq IN
     (SELECT seq FROM jobs WHERE finished_at < :before AND telling = 0 ORDER BY finished_at LIMIT :bite)

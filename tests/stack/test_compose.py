@@ -103,7 +103,7 @@ def test_a_start_from_another_folder_does_not_take_this_ones_place(stack: Compos
     other = Path(shutil.copy(ROOT / "docker/alone.sh", tmp_path / "docker"))
     refused = subprocess.run([other], env=stack.environment, capture_output=True, text=True)
     assert refused.returncode
-    assert f"runs from {ROOT}: make down stops it" in refused.stderr
+    assert f"run from {ROOT}: make down stops them" in refused.stderr
     assert subprocess.run([ROOT / "docker/alone.sh"], env=stack.environment).returncode == 0
 
 

@@ -214,8 +214,8 @@ def test_an_interrupted_deployment_finishes_the_server_that_it_has_stopped(stack
         os.killpg(deploying.pid, signal.SIGINT)
         out, err = deploying.stdout.read(), deploying.stderr.read()
     assert deploying.returncode
-    assert "is finished first" in out
-    assert "interrupted: servers that run the new code and settings: 0 of 2" in err
+    assert "server 0: the new one is ready" in out
+    assert "interrupted: 1 of 2 servers run the new code and settings" in err
     assert len(stack.servers()) == 2
     assert len(set(stack.servers()) & set(old)) == 1
     assert stack.make("status").stdout.count("RUNNING") == 3
