@@ -5,9 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 project=${COMPOSE_PROJECT_NAME:-stormdrain}
-label=com.docker.compose.project
-docker ps --filter "label=$label=$project" --filter "label=$label.service=server" --filter label=com.docker.compose.oneoff=False \
-    --format "{{.Label \"$label.working_dir\"}}" | while read -r folder; do
+label=com.docker.compose
+docker ps --filter "label=$label.project=$project" --filter "label=$label.service=server" \
+    --filter "label=$label.oneoff=False" --format "{{.Label \"$label.project.working_dir\"}}" | while read -r folder; do
     [ "$(readlink -f "$folder")" = "$(pwd -P)" ] || {
         echo "The servers of $project run from $folder: make down stops them, make deploy replaces them by this folder's" >&2
         echo "(nginx stays), and with COMPOSE_PROJECT_NAME=another and another PORT this stack runs beside them." >&2
