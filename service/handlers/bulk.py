@@ -37,12 +37,12 @@ class Bulk:
         short = [line for _, line in numbered if line is not None and len(line) <= LONG]
         together = parse_lines(short) if len(short) == len(numbered) else None
         entries = [
-            (number, self._job(line, submission))
+            (number, self._job(number, line, submission))
             for (number, line), submission in zip(numbered, together or repeat(None), strict=False)
         ]
         answers = iter(await self._put([entry for _, entry in entries if isinstance(entry, Job)]))
         return b"".join(
-            self.receipt(number, next(answers) if isinstance(entry, Job) else entry) for number, entry in entries
+            self.receipt(number, next(answers)) if isinstance(entry, Job) else entry for number, entry in entries
         )
 
     def _numbered(self, lines: Sequence[bytes | None]) -> Iterator[tuple[int, bytes | None]]:
@@ -52,21 +52,22 @@ class Bulk:
             if line is None or line.strip(b" \t\r"):
                 yield self.count, line
 
-    def _job(self, line: bytes | None, submission: Submission | None) -> Job | StormdrainError:
-        """`submission` is the line as it was read together with others, if it was."""
+    def _job(self, number: int, line: bytes | None, submission: Submission | None) -> Job | bytes:
+        """`submission` is the line as it was read together with others, if it was. The receipt, if it is refused: were
+        it the exception, its traceback would lead back to who keeps it, until the next collection."""
         if self._server.draining:
-            return ShuttingDown("this line was not looked at: send it again")
+            return self.receipt(number, ShuttingDown("this line was not looked at: send it again"))
         if self._busy:
-            return self._busy
+            return self.receipt(number, self._busy)
         if line is None:
-            return TooLarge(f"the line is above BODY_MAX={self._server.config.body_max} bytes")
+            return self.receipt(number, TooLarge(f"the line is above BODY_MAX={self._server.config.body_max} bytes"))
         try:
             return job_of(submission or parse(line, Submission), self._server.config)
         except Refused as refused:
-            return refused
+            return self.receipt(number, refused)
         except Exception:
             log.exception("a line failed")
-            return StormdrainError(f"it is in the log under {self._request_id}")
+            return self.receipt(number, StormdrainError(f"it is in the log under {self._request_id}"))
 
     async def _put(self, jobs: Sequence[Job]) -> list[Receipt | StoreError]:
         answers = await self._server.backlog.put_all(jobs) if jobs else []
