@@ -170,7 +170,7 @@ def test_the_server_alone_takes_no_more_than_it_does_behind_nginx(front: Stack) 
 def memory(stack: Stack) -> dict[int, int]:
     """Bytes that each producer has for itself, once nothing runs."""
     try:
-        wait_until(lambda: not any(stack.stats()["states"][state] for state in LIVE), "all ran")
+        wait_until(lambda: not {*LIVE} & {state for state, n in stack.stats()["states"].items() if n}, "all ran")
     except AssertionError:
         print(evidence(stack))
         raise
