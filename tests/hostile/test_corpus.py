@@ -7,15 +7,17 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import apsw
 import pytest
 import requests
 
-from tests.hostile.corpus import GROUPS, HIDE, MARK, Case
+from tests.hostile.corpus import GROUPS, HIDE, MARK, Case, chunk
 from tests.hostile.wire import Answer, Connect, Exchange, exchange, to_port, to_socket
 from tests.native import Stack, serves
 from tests.support import LIVE, wait_until
@@ -165,6 +167,17 @@ def test_through_nginx_each_answer_is_a_documented_one_and_nothing_hidden_is_sto
 
 def test_the_server_alone_takes_no_more_than_it_does_behind_nginx(front: Stack) -> None:
     judge(front, to_socket(front.folder / "run/server_0.sock"), alone=True)
+
+
+def test_of_lines_before_what_is_no_http_nobody_says_that_they_are_not_stored(front: Stack) -> None:
+    before = jobs(front)
+    head = b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", front.port), timeout=TIME + SLACK) as connection:
+        connection.sendall(head + chunk(b'{"job":"noop"}\n'))
+        wait_until(lambda: jobs(front) == before + 1, "the line is stored")
+        connection.sendall(b"zz\r\n")
+        with suppress(ConnectionResetError):
+            assert connection.recv(65536) == b""
 
 
 def memory(stack: Stack) -> dict[int, int]:
