@@ -77,18 +77,12 @@ def running_settings() -> str:
 
 @contextmanager
 def finished() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until the block ends: a server that is stopped in its midst would stay stopped."""
-    came: list[int] = []
-    before = {
-        stop: signal.signal(stop, lambda signum, frame: came.append(signum)) for stop in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for stop, handler in before.items():
-            signal.signal(stop, handler)
-    if came:
-        raise KeyboardInterrupt
+    """Ctrl-C and SIGTERM wait until the block ends: a server that is stopped in its midst would stay stopped.
+    What the block starts inherits it: a supervisorctl that is interrupted may have asked for nothing."""
+    stops = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    yield  # what the block raises ends the program, and is what there is to tell
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
 
 
 def replace(number: int, before: str, new: list[int]) -> None:
@@ -110,8 +104,9 @@ def how_far(new: list[int]) -> str:
 
 def restart(number: int) -> bool:
     """Whether the new one got ready."""
-    supervisorctl("stop", f"server:server_{number}")  # returns when it has ended
-    if not supervisorctl("start", f"server:server_{number}"):
+    server = f"server:server_{number}"
+    # Returns when it has ended. If it has not, a start would find it running and be content.
+    if not (supervisorctl("stop", server) and supervisorctl("start", server)):
         return False
     deadline = time.monotonic() + READY_TIMEOUT
     while not server_ready(number):

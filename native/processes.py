@@ -24,9 +24,9 @@ def run_server(number: str) -> NoReturn:
 
 
 def supervisorctl(*arguments: str) -> bool:
-    """Ctrl-C does not reach it: supervisord would go on with what it was asked for, and nobody know what came of it."""
+    """Whether it could do what it was asked for."""
     command = [str(venv("supervisorctl")), "-c", f"{ROOT}/native/supervisord.conf", *arguments]
-    return subprocess.run(command, env=environment(), process_group=0).returncode == 0
+    return subprocess.run(command, env=environment()).returncode == 0
 
 
 @contextmanager

@@ -211,7 +211,8 @@ def test_an_interrupted_deployment_finishes_the_server_that_it_has_stopped(stack
         assert deploying.stdout
         assert deploying.stderr
         assert any("draining, then a new one" in line for line in deploying.stdout)
-        os.killpg(deploying.pid, signal.SIGINT)
+        for _ in range(10_000):  # also while it starts what it asks supervisord with
+            os.killpg(deploying.pid, signal.SIGINT)
         out, err = deploying.stdout.read(), deploying.stderr.read()
     assert deploying.returncode
     assert "server 0: the new one is ready" in out
