@@ -55,6 +55,7 @@ class Front(HTTPServer):
 
 class Connection(IOStream):
     unlimited = False  # the body of this request may take as long as it likes
+    partly_stored = False  # a refusal would say that nothing of this request is
     _since = math.inf  # when we began to read the head of a request, or then its body
     _at_head = True
 
@@ -66,6 +67,8 @@ class Connection(IOStream):
         return asyncio.ensure_future(self._refuse()) if data == BARE else super().write(data)
 
     async def _refuse(self) -> None:
+        if self.partly_stored:
+            return
         await super().write(refusal())
         # Closed with something unread, the connection is reset, and the answer lost: nginx would say 502.
         with suppress(StreamClosedError, TimeoutError):
@@ -86,7 +89,8 @@ class Connection(IOStream):
             self._since, self._at_head = time.monotonic(), False
 
     def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
-        self._since, self._at_head, self.unlimited = time.monotonic(), True, False
+        self._since, self._at_head = time.monotonic(), True
+        self.unlimited = self.partly_stored = False
         if self.closed():  # by us, and what was read before is still here (RFC 9112, section 9.6)
             raise StreamClosedError
         return super().read_until_regex(regex, max_bytes)

@@ -60,6 +60,7 @@ class Ndjson(Handler):
         super().initialize()
         config = self.server.config
         self._connection = cast(HTTP1Connection, self.request.connection)
+        self._stream = cast(Connection, self._connection.stream)
         self._lines = Lines(config.body_max)
         self._receipts = Receipts(config.folder, config.disk_reserve)
         self._bulk = Bulk(self.server, self.request_id)
@@ -70,7 +71,7 @@ class Ndjson(Handler):
     def prepare(self) -> None:
         # First: a body above the limit would get a second answer, by Tornado.
         self._connection.set_max_body_size(sys.maxsize)
-        cast(Connection, self._connection.stream).unlimited = True
+        self._stream.unlimited = True
         super().prepare()
         if "Idempotency-Key" in self.request.headers:
             raise Malformed("an Idempotency-Key stands for one job: send those jobs one by one, as application/json")
@@ -87,7 +88,9 @@ class Ndjson(Handler):
         request_id.set(self.request_id)  # this is another task than the one of prepare
         self._no_more_waiting()
         with self._cut_short():
-            await self._take(self._lines.feed(chunk))
+            lines = self._lines.feed(chunk)
+            self._stream.partly_stored |= bool(lines)
+            await self._take(lines)
             if not self._answered:
                 self._later(SILENCE, self._give_up)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -169,10 +168,13 @@ def test_the_server_alone_takes_no_more_than_it_does_behind_nginx(front: Stack) 
     judge(front, to_socket(front.folder / "run/server_0.sock"), alone=True)
 
 
-def test_of_lines_before_what_is_no_http_nobody_says_that_they_are_not_stored(front: Stack) -> None:
+@pytest.mark.parametrize("alone", [False, True])
+def test_of_lines_before_what_is_no_http_nobody_says_that_they_are_not_stored(front: Stack, alone: bool) -> None:
     before = jobs(front)
+    connect = to_socket(front.folder / "run/server_0.sock") if alone else to_port(front.port)
     head = b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", front.port), timeout=TIME + SLACK) as connection:
+    with connect() as connection:
+        connection.settimeout(TIME + SLACK)
         connection.sendall(head + chunk(b'{"job":"noop"}\n'))
         wait_until(lambda: jobs(front) == before + 1, "the line is stored")
         connection.sendall(b"zz\r\n")
