@@ -89,6 +89,18 @@ def low_share() -> None:
             return
 
 
+def run_at_once(yes: bool = True) -> bool:
+    """This thread, and nothing that it starts, gets a core as soon as it wants one, whatever computes beside it; only
+    for one that computes little. False where the user may not (sched(7): that takes root, or an RLIMIT_RTPRIO of 1):
+    then all stays as it is."""
+    policy, priority = (os.SCHED_RR, 1) if yes else (os.SCHED_OTHER, 0)
+    try:
+        os.sched_setscheduler(0, policy | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+    except PermissionError:
+        return False
+    return True
+
+
 def kill_group(leader: int) -> None:
     """SIGKILL a process that leads its group, and what is in the group."""
     with contextlib.suppress(ProcessLookupError):

@@ -3,6 +3,7 @@
 import json
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def grow(out: Path) -> Exit:
 
 
 def compare(values: dict[str, Any]) -> Exit:
-    from service.linux import cores  # only here: a load test needs nothing of the server
+    from service.linux import cores, run_at_once  # only here: a load test needs nothing of the server
 
     from . import figures, measures, peers, picture, wrk
 
@@ -65,6 +66,8 @@ def compare(values: dict[str, Any]) -> Exit:
         peers.check()
     plan = measures.QUICK if values["quick"] else measures.FULL
     found = figures.Figures(datetime.now(UTC).date().isoformat(), cores(), figures.versions(), plan.queued, plan.rounds)
+    with ThreadPoolExecutor(1) as thread:  # one that ends: the measures must not inherit it
+        found.real_time = thread.submit(run_at_once).result()
     for step in measures.measure(plan, found, [peers.steps] if values["peers"] else []):
         print(f"{time.monotonic() - began:5.0f} s  {step}", flush=True)
     found.took = round(time.monotonic() - began, 1)

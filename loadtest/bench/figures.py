@@ -70,6 +70,7 @@ class Figures:
     versions: dict[str, str]
     queued: int
     rounds: int
+    real_time: bool = False  # whether this user's threads may run at once (service/linux.py)
     took: float = 0.0  # seconds
     values: dict[str, list[float]] = field(default_factory=dict)
 
@@ -136,7 +137,8 @@ def head(figures: Figures) -> str:
     return (
         f"Measured {figures.date} on {figures.cores} cores, which clients and servers share; {versions}. Medians of "
         f"{figures.rounds} rounds, one after the other for each figure, and from where to where; {figures.took:.0f} s "
-        "in all. Every accept is on disk (fsync) before its 202."
+        f"in all. Every accept is on disk (fsync) before its 202. The clients of the latencies, and what commits, run "
+        f"{'in real time' if figures.real_time else 'as all else: this user has no real time (`ulimit -r`)'}."
     )
 
 

@@ -212,6 +212,18 @@ def busy_slots(producer: int) -> list[psutil.Process]:
     return [slot for helper in psutil.Process(producer).children() for slot in helper.children()]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_of_a_producer_one_thread_runs_at_once_and_no_slot_does(tmp_path: Path) -> None:
+    with server(tmp_path, PRODUCERS="1", **own_jobs(tmp_path, OWN_JOBS)) as it:
+        it.submit("wait")
+        process_id(tmp_path / "pid")  # it runs
+        threads = [thread.id for process in descendants(it.process.pid) for thread in process.threads()]
+        policies = [os.sched_getscheduler(thread) & ~os.SCHED_RESET_ON_FORK for thread in threads]
+        assert policies.count(os.SCHED_RR) == 1
+        assert policies.count(os.SCHED_OTHER) == len(policies) - 1
+        (tmp_path / "go").touch()
+
+
 def test_what_a_killed_producers_job_had_started_is_ended(tmp_path: Path) -> None:
     with server(tmp_path, PRODUCERS="1", **own_jobs(tmp_path, OWN_JOBS)) as it:
         it.submit("start_a_child")

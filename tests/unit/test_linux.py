@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Thread
 
@@ -152,3 +153,31 @@ def test_a_process_dies_with_its_parent() -> None:
         assert process.stdout.readline() == b"1\n"
         process.kill()
         assert process.stderr.read() == b""  # the child held it open, and has gone without a word
+
+
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+def policy() -> int:
+    return os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK
+
+
+@ROOT_ONLY
+def test_a_thread_runs_at_once_and_nobody_that_it_starts() -> None:
+    code = "import os; print(os.sched_getscheduler(0) == os.SCHED_OTHER)"
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(linux.run_at_once).result()
+        assert thread.submit(policy).result() == os.SCHED_RR
+        assert thread.submit(subprocess.check_output, [sys.executable, "-c", code]).result() == b"True\n"
+    assert policy() == os.SCHED_OTHER
+
+
+@ROOT_ONLY
+def test_a_user_who_may_not_runs_as_before() -> None:
+    code = (
+        "import os, resource; from service import linux\n"
+        "resource.setrlimit(resource.RLIMIT_RTPRIO, (0, 0)); os.setresuid(65534, 65534, 65534)\n"
+        "print(linux.run_at_once(), os.sched_getscheduler(0) == os.SCHED_OTHER)"
+    )
+    here = Path(__file__).parents[2]
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=here) == b"False True\n"
