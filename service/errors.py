@@ -34,6 +34,8 @@ from __future__ import annotations
 
 from typing import Any
 
+DETAIL_MAX = 500  # characters that a client is told; a name of its own that is quoted may be as long as a body
+
 
 class StormdrainError(Exception):
     """Something went wrong"""
@@ -52,7 +54,8 @@ class StormdrainError(Exception):
 
     def problem(self) -> dict[str, Any]:
         """As RFC 9457 has it."""
-        return {"type": f"/problems/{self.slug}", "title": self.title, "status": self.status, "detail": self.detail}
+        detail = self.detail if len(self.detail) <= DETAIL_MAX else f"{self.detail[:DETAIL_MAX]} …"
+        return {"type": f"/problems/{self.slug}", "title": self.title, "status": self.status, "detail": detail}
 
 
 class ConfigError(StormdrainError):

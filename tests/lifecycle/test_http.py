@@ -90,6 +90,7 @@ REFUSALS: dict[str, tuple[Any, int]] = {
     "not an object": ("[]", 422),
     "no job": ('{"args": {}}', 422),
     "an unknown field": ('{"job": "noop", "prio": 3}', 422),
+    "an unknown field with a long name": (f'{{"job": "noop", "{"x" * 1_000_000}": 3}}', 422),
     "an unknown job": ('{"job": "format_disk"}', 404),
     "a name that is none": ('{"job": "__import__(\'os\')"}', 404),
     "an unknown argument": ('{"job": "sleep", "args": {"secs": 1}}', 422),
@@ -103,7 +104,9 @@ REFUSALS: dict[str, tuple[Any, int]] = {
 def test_a_bad_submission_is_refused_and_stores_nothing(running: Server, case: str) -> None:
     body, status = REFUSALS[case]
     before = sum(running.stats()["states"].values())
-    problem(requests.post(f"{running.url}/jobs", data=body), status)
+    response = requests.post(f"{running.url}/jobs", data=body)
+    problem(response, status)
+    assert len(response.content) < 2000, "what was sent comes back"
     assert sum(running.stats()["states"].values()) == before
 
 
