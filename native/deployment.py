@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from nginx import find_nginx, reload_nginx
 from packages import setup
@@ -26,6 +27,7 @@ from settings import (
     store_settings,
 )
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
 # What a deployment must not lose because somebody forgot to say it.
 KEPT = {
     "API_KEYS_FILE": "To ask for no keys any more: make down, then make up",
@@ -36,7 +38,8 @@ KEPT = {
 
 def deploy() -> None:
     """Nothing is stopped before the new settings and nginx's configuration are found good."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stop in STOPS:
+        signal.signal(stop, interrupt)
     running_settings()  # tells what is amiss, a stack that does not run for instance
     with alone():
         before = running_settings()
@@ -75,14 +78,20 @@ def running_settings() -> str:
     return SETTINGS.read_text()
 
 
+def interrupt(signum: int, frame: object) -> NoReturn:
+    """Once: another one would interrupt what is said and stored because of the first."""
+    for stop in STOPS:
+        signal.signal(stop, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 @contextmanager
 def finished() -> Iterator[None]:
     """Ctrl-C and SIGTERM wait until the block ends: a server that is stopped in its midst would stay stopped.
     What the block starts inherits it: a supervisorctl that is interrupted may have asked for nothing."""
-    stops = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     yield  # what the block raises ends the program, and is what there is to tell
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
 
 def replace(number: int, before: str, new: list[int]) -> None:

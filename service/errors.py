@@ -45,7 +45,7 @@ class StormdrainError(Exception):
 
     def __init__(self, detail: str = "", **members: Any) -> None:
         super().__init__(detail or self.title)
-        self.detail = detail
+        self.detail = detail if len(detail) <= DETAIL_MAX else f"{detail[:DETAIL_MAX]} …"
         self.members = members
 
     @property
@@ -54,8 +54,7 @@ class StormdrainError(Exception):
 
     def problem(self) -> dict[str, Any]:
         """As RFC 9457 has it."""
-        detail = self.detail if len(self.detail) <= DETAIL_MAX else f"{self.detail[:DETAIL_MAX]} …"
-        return {"type": f"/problems/{self.slug}", "title": self.title, "status": self.status, "detail": detail}
+        return {"type": f"/problems/{self.slug}", "title": self.title, "status": self.status, "detail": self.detail}
 
 
 class ConfigError(StormdrainError):

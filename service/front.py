@@ -55,7 +55,7 @@ class Front(HTTPServer):
 
 class Connection(IOStream):
     unlimited = False  # the body of this request may take as long as it likes
-    partly_stored = False  # a refusal would say that nothing of this request is
+    maybe_stored = False  # a part of this request; a refusal would say that nothing is
     _since = math.inf  # when we began to read the head of a request, or then its body
     _at_head = True
 
@@ -67,7 +67,7 @@ class Connection(IOStream):
         return asyncio.ensure_future(self._refuse()) if data == BARE else super().write(data)
 
     async def _refuse(self) -> None:
-        if self.partly_stored:
+        if self.maybe_stored:
             return
         await super().write(refusal())
         # Closed with something unread, the connection is reset, and the answer lost: nginx would say 502.
@@ -90,7 +90,7 @@ class Connection(IOStream):
 
     def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
         self._since, self._at_head = time.monotonic(), True
-        self.unlimited = self.partly_stored = False
+        self.unlimited = self.maybe_stored = False
         if self.closed():  # by us, and what was read before is still here (RFC 9112, section 9.6)
             raise StreamClosedError
         return super().read_until_regex(regex, max_bytes)

@@ -91,12 +91,12 @@ def low_share() -> None:
 
 def run_at_once(yes: bool = True) -> bool:
     """This thread, and nothing that it starts, gets a core as soon as it wants one, whatever computes beside it; only
-    for one that computes little. False where the user may not (sched(7): that takes root, or an RLIMIT_RTPRIO of 1):
-    then all stays as it is."""
+    for one that computes little. False where it may not (sched(7): that takes root, or an RLIMIT_RTPRIO of 1), or
+    cannot, with another libc for instance: then all stays as it is."""
     policy, priority = (os.SCHED_RR, 1) if yes else (os.SCHED_OTHER, 0)
     try:
         os.sched_setscheduler(0, policy | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
-    except PermissionError:
+    except OSError:
         return False
     return True
 

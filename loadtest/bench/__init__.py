@@ -66,7 +66,7 @@ def compare(values: dict[str, Any]) -> Exit:
         peers.check()
     plan = measures.QUICK if values["quick"] else measures.FULL
     found = figures.Figures(datetime.now(UTC).date().isoformat(), cores(), figures.versions(), plan.queued, plan.rounds)
-    with ThreadPoolExecutor(1) as thread:  # one that ends: the measures must not inherit it
+    with ThreadPoolExecutor(1) as thread:  # in this one, the measures would be in real time too
         found.real_time = thread.submit(run_at_once).result()
     for step in measures.measure(plan, found, [peers.steps] if values["peers"] else []):
         print(f"{time.monotonic() - began:5.0f} s  {step}", flush=True)

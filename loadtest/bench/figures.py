@@ -137,7 +137,7 @@ def head(figures: Figures) -> str:
     return (
         f"Measured {figures.date} on {figures.cores} cores, which clients and servers share; {versions}. Medians of "
         f"{figures.rounds} rounds, one after the other for each figure, and from where to where; {figures.took:.0f} s "
-        f"in all. Every accept is on disk (fsync) before its 202. The clients of the latencies, and what commits, run "
+        f"in all. Every accept is on disk (fsync) before its 202. The clients at 200/s, and commits of few jobs, run "
         f"{'in real time' if figures.real_time else 'as all else: this user has no real time (`ulimit -r`)'}."
     )
 

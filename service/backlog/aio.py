@@ -32,7 +32,8 @@ T = TypeVar("T")
 GROUP = 512  # rows in one commit at most, so that no request waits for a transaction without end
 # Where several came together others are on their way: a commit costs as much as twenty rows in it.
 CROWD = 4  # writes in a commit, above which the next one waits a little
-AWAITED = {"put", "put_all", "settle", "claim"}  # the others may take longer, and nobody waits for them
+FEW = 4  # rows that are written in real time
+LIGHT = {"put", "put_all", "settle"}  # a row of these takes little time; more would be in the way of others
 GATHER = 0.0005  # seconds; an event loop that has nothing else to do makes a whole millisecond of it
 # So many jobs are written by the event loop itself, in a commit that the thread begins and ends. The thread would wait
 # for the interpreter after each statement, with the store's lock held, as long as ten of those jobs take.
@@ -313,10 +314,12 @@ class AsyncBacklog:
         with ExitStack() as batch:
             batch.enter_context(self._backlog.batch())
             taken += self._take()
-            self._hurry(taken)
+            few = sum(write.rows for write in taken) <= FEW
+            self._run_at_once(few and all(write.verb in LIGHT for write in taken))
             if _is_short(taken):
                 return None, batch.pop_all()
             answers = self._apply(taken)
+        self._run_at_once(few)
         return answers, batch
 
     # As a ThreadPoolExecutor does it, whose futures need the interpreter more often: 7 % fewer accepts.
@@ -334,13 +337,12 @@ class AsyncBacklog:
                 answer = error
             self._loop.call_soon_threadsafe(_answer, future, answer)
 
-    def _hurry(self, taken: list[Write]) -> None:
-        """In the writer thread. Few rows are on disk sooner if it runs at once: at every change to and from this thread
-        a slot that computes may get the core, for 4 ms. Many are, if it does not take the core from who brings more."""
-        at_once = sum(write.rows for write in taken) <= CROWD and all(write.verb in AWAITED for write in taken)
-        if at_once != self._at_once:
-            self._at_once = at_once
-            linux.run_at_once(at_once)
+    def _run_at_once(self, yes: bool) -> None:
+        """In the writer thread. Few rows are on disk sooner if it does: at every change to and from this thread a slot
+        that computes may get the core, for 4 ms. Many are, if it does not take the core from who brings more."""
+        if yes != self._at_once:
+            self._at_once = yes
+            linux.run_at_once(yes)
 
     def _take(self) -> list[Write]:
         """Call with the store's lock: whoever came while it was waited for is in."""

@@ -89,7 +89,7 @@ class Ndjson(Handler):
         self._no_more_waiting()
         with self._cut_short():
             lines = self._lines.feed(chunk)
-            self._stream.partly_stored |= bool(lines)
+            self._stream.maybe_stored |= bool(lines)
             await self._take(lines)
             if not self._answered:
                 self._later(SILENCE, self._give_up)

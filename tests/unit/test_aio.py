@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from service.backlog.aio import GROUP, SHORT, AsyncBacklog
+from service import linux
+from service.backlog.aio import FEW, GROUP, SHORT, AsyncBacklog
 from service.backlog.memory import MemoryBacklog
 from service.errors import StoreBroken, StoreBusy, StoreFull
 from service.job import Job, Receipt, Settlement, State, new_id
@@ -166,6 +167,25 @@ def test_writes_that_arrive_during_a_commit_share_the_next_one() -> None:
         assert engine.commits == [["first"], [f"other-{n}" for n in range(20)]]
 
     in_loop(engine, test)
+
+
+def test_a_few_jobs_are_written_in_real_time_and_nothing_that_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes: list[bool] = []
+    monkeypatch.setattr(linux, "run_at_once", changes.append)
+
+    async def test(backlog: AsyncBacklog) -> None:
+        await backlog.put(a_job())
+        await backlog.put_all([a_job()] * FEW)
+        assert changes == [True]
+        await backlog.put_all([a_job()] * (FEW + 1))
+        await backlog.put_all([a_job()] * SHORT)
+        assert changes == [True, False]
+        await backlog.put(a_job())
+        assert changes == [True, False, True]
+        await backlog.prune()
+        assert changes == [True, False, True, False, True], "not while it prunes, but for what comes next"
+
+    in_loop(MemoryBacklog(), test)
 
 
 def test_one_commit_takes_no_more_than_a_group() -> None:

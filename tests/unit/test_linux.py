@@ -1,5 +1,6 @@
 """What we ask the kernel: the cores that the cgroup grants, from trees as the kernel shows them."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from threading import Thread
 import pytest
 
 from service import linux
+from tests.support import real_time
 
 ALL = 8  # cores of the machine in these tests
 
@@ -155,24 +157,22 @@ def test_a_process_dies_with_its_parent() -> None:
         assert process.stderr.read() == b""  # the child held it open, and has gone without a word
 
 
-ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-
-
 def policy() -> int:
     return os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK
 
 
-@ROOT_ONLY
+@real_time
 def test_a_thread_runs_at_once_and_nobody_that_it_starts() -> None:
     code = "import os; print(os.sched_getscheduler(0) == os.SCHED_OTHER)"
     with ThreadPoolExecutor(1) as thread:
         assert thread.submit(linux.run_at_once).result()
         assert thread.submit(policy).result() == os.SCHED_RR
         assert thread.submit(subprocess.check_output, [sys.executable, "-c", code]).result() == b"True\n"
-    assert policy() == os.SCHED_OTHER
+        assert thread.submit(linux.run_at_once, False).result()
+        assert thread.submit(policy).result() == os.SCHED_OTHER
 
 
-@ROOT_ONLY
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_a_user_who_may_not_runs_as_before() -> None:
     code = (
         "import os, resource; from service import linux\n"
@@ -181,3 +181,11 @@ def test_a_user_who_may_not_runs_as_before() -> None:
     )
     here = Path(__file__).parents[2]
     assert subprocess.check_output([sys.executable, "-c", code], cwd=here) == b"False True\n"
+
+
+def test_where_the_libc_cannot_all_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cannot(pid: int, policy: int, parameters: os.sched_param) -> None:
+        raise OSError(errno.ENOSYS, "musl has no such thing")
+
+    monkeypatch.setattr(os, "sched_setscheduler", cannot)
+    assert not linux.run_at_once()
