@@ -131,7 +131,8 @@ def causes(kill: Kill, line: Line, kills: list[Kill], limits: Limits) -> bool:
     took = line.finished - kill.at - stopped_between(delaying(kills, line.worker), kill.at, line.finished)
     match line.outcome, line.reason:
         case "lost", "its producer died":
-            killed = (dies(kill) or hangs_up(kill, kills)) and line.started <= kill.until + SLACK and took <= DEATH
+            all_end = dies(kill) or hangs_up(kill, kills) or cuts_short(kill, kills, limits)
+            killed = all_end and line.started <= kill.until + SLACK and took <= DEATH
             return killed or (drains(kill) and limits.drain <= took <= limits.drain + DRAIN_MORE)
         case ("lost", "its producer ended") | ("returned", "the producer stops"):
             return drains(kill) and took <= limits.drain + DRAIN_MORE
@@ -158,6 +159,14 @@ def hangs_up(kill: Kill, kills: list[Kill]) -> bool:
     members = ("producer", "tracker")  # the others lead groups of their own
     stops = [k for k in kills if k.signal == "STOP" and k.role in members and k.at <= kill.at <= k.until]
     return kill.signal == "KILL" and kill.role == "master" and any(set(k.workers) & set(kill.workers) for k in stops)
+
+
+def cuts_short(kill: Kill, kills: list[Kill], limits: Limits) -> bool:
+    """A container that was told to stop waits for its master only: the producers, which still drain, end with it."""
+    told = [k for k in kills if k.signal == "TERM" and k.role in WHOLE]
+    stopping = [k for k in told if 0 <= kill.at - k.at <= limits.drain + DRAIN_MORE]
+    master = kill.signal == "KILL" and kill.role == "master"
+    return master and any(k.concerns(worker) for k in stopping for worker in kill.workers)
 
 
 def slot_dies(kill: Kill) -> bool:

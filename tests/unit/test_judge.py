@@ -114,6 +114,15 @@ def test_producers_drain_when_their_master_dies_unless_one_is_stopped() -> None:
     assert explain([died], [master, replace(stop, until=98.5)], LIMITS)[0].kill is None
 
 
+def test_a_container_that_stops_waits_for_no_producer_whose_master_was_killed() -> None:
+    died, master = line("lost", DIED), kill(99.0, "master", "KILL", P, Q)
+    stop = kill(98.0, "init", "TERM", "host.")
+    assert explain([died], [stop], LIMITS)[0].kill is None
+    assert explain([died], [stop, master], LIMITS)[0].kill == master
+    for other in (replace(stop, workers=("other.",)), replace(stop, at=80.0), replace(stop, at=99.5)):
+        assert explain([died], [other, master], LIMITS)[0].kill is None
+
+
 def test_two_stops_at_once_are_not_counted_twice() -> None:
     stops = [kill(1.0, "producer", "STOP", until=3.0), kill(2.0, "producer", "STOP", until=4.0)]
     assert judge.stopped_between(stops, 0.0, 10.0) == 3.0
