@@ -45,10 +45,12 @@ def deploy() -> None:
         before = running_settings()
         setup()
         check_settings("not deployed")
-        reload_nginx(find_nginx() or fail("nginx is missing: its new configuration cannot be checked"))
-        store_settings(json.dumps(environment()))
+        nginx = find_nginx() or fail("nginx is missing: its new configuration cannot be checked")
         new: list[int] = []
         try:
+            with finished():
+                reload_nginx(nginx)
+            store_settings(json.dumps(environment()))
             # One that does not serve comes first: or the only one that does would be stopped.
             for number in sorted(range(SERVERS), key=server_ready):
                 with finished():
@@ -87,8 +89,8 @@ def interrupt(signum: int, frame: object) -> NoReturn:
 
 @contextmanager
 def finished() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until the block ends: a server that is stopped in its midst would stay stopped.
-    What the block starts inherits it: a supervisorctl that is interrupted may have asked for nothing."""
+    """Ctrl-C and SIGTERM wait until the block ends: in its midst a server would stay stopped, or nginx go on closing
+    connections. What the block starts inherits it: a supervisorctl that is interrupted may have asked for nothing."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     yield  # what the block raises ends the program, and is what there is to tell
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)

@@ -168,14 +168,24 @@ def test_the_server_alone_takes_no_more_than_it_does_behind_nginx(front: Stack) 
     judge(front, to_socket(front.folder / "run/server_0.sock"), alone=True)
 
 
+LINES = b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_lines_that_are_no_http_from_the_start_are_refused(front: Stack, alone: bool) -> None:
+    connect = to_socket(front.folder / "run/server_0.sock") if alone else to_port(front.port)
+    (answer,) = exchange(connect, LINES + b"zz\r\n", TIME + SLACK).answers
+    assert answer.status == 400
+    assert not unlike_a_problem(answer)
+
+
 @pytest.mark.parametrize("alone", [False, True])
 def test_of_lines_before_what_is_no_http_nobody_says_that_they_are_not_stored(front: Stack, alone: bool) -> None:
     before = jobs(front)
     connect = to_socket(front.folder / "run/server_0.sock") if alone else to_port(front.port)
-    head = b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
     with connect() as connection:
         connection.settimeout(TIME + SLACK)
-        connection.sendall(head + chunk(b'{"job":"noop"}\n'))
+        connection.sendall(LINES + chunk(b'{"job":"noop"}\n'))
         wait_until(lambda: jobs(front) == before + 1, "the line is stored")
         connection.sendall(b"zz\r\n")
         with suppress(ConnectionResetError):

@@ -222,6 +222,20 @@ def test_an_interrupted_deployment_finishes_the_server_that_it_has_stopped(stack
     assert stack.make("status").stdout.count("RUNNING") == 3
 
 
+@pytest.mark.timeout(200)
+def test_a_deployment_that_is_interrupted_while_nginx_reloads_leaves_all_as_it_was(stack: Stack) -> None:
+    old, closing = stack.servers(), stack.folder / "nginx/closing"
+    with stack.making("deploy") as deploying:
+        wait_until(closing.exists, "nginx closes connections", 60)
+        for _ in range(10_000):
+            os.killpg(deploying.pid, signal.SIGINT)
+        _, err = deploying.communicate(timeout=100)
+    assert deploying.returncode
+    assert "interrupted: 0 of 2 servers run the new code and settings" in err
+    assert not closing.exists(), "every answer would go on to end its connection"
+    assert stack.servers() == old
+
+
 def test_a_folder_that_cannot_be_is_told_in_a_sentence(folder: Path) -> None:
     (folder / "file").touch()
     for target in ("up", "down", "status"):
